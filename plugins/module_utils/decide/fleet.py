@@ -537,6 +537,11 @@ def merge_fleets(current: Fleet, wanted: Fleet, live: Iterable[Tuple[str, str]] 
     target: Fleet = {
         section: {**current[section], **wanted[section]} for section in ("environments", "datacenters", "servers")
     }
+    for name, server in wanted["servers"].items():
+        if server["datacenter"] is None:
+            # The network may be known to the registry only.
+            found = datacenter_of(server["address"], target["datacenters"])
+            target["servers"][name] = {**server, "datacenter": found}
     herds = {herd_key(herd): herd for herd in current["herds"]}
     for herd in wanted["herds"]:
         key = herd_key(herd)
