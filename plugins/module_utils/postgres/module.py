@@ -1,0 +1,46 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every host verb has in common: options, the change of account, errors. Private to the collection."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.account import owner_of, run_as
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, target_from
+
+
+def instance_argument_spec(timeout: int, token: bool = False, **more: Any) -> dict[str, Any]:
+    """The options of doc fragment elephaas.herd.instance (and .token), merged with a module's own."""
+    spec: dict[str, Any] = {
+        "data_directory": {"type": "path", "required": True},
+        "port": {"type": "int", "required": True},
+        "os_user": {"type": "str"},
+        "bin_directory": {"type": "path"},
+        "socket_directory": {"type": "path"},
+        "control": {"type": "str", "choices": ["auto", "pg_ctl", "pg_ctlcluster"], "default": "auto"},
+        "system_identifier": {"type": "str"},
+        "timeout": {"type": "int", "default": timeout},
+    }
+    if token:
+        spec["token"] = {"type": "int", "no_log": False}
+    spec.update(more)
+    return spec
+
+
+def run_verb(module: Any, verb: Callable[[Target, dict[str, Any], bool], dict[str, Any]]) -> None:
+    """Run `verb(target, params, check_mode)` as the instance's account, and exit the module with what it returns."""
+    params = dict(module.params)
+    try:
+        if not params["data_directory"].startswith("/"):
+            raise OperatorError("BAD_OPTION", f"data_directory must be absolute, not {params['data_directory']!r}.")
+        if not 1 <= params["port"] <= 65535:
+            raise OperatorError("BAD_OPTION", f"port must be 1 to 65535, not {params['port']}.")
+        os_user = params["os_user"] or owner_of(params["data_directory"])
+        target = target_from(params, os_user)
+        result = run_as(os_user, lambda: verb(target, params, module.check_mode))
+    except OperatorError as error:
+        module.fail_json(**error.as_result())
+    module.exit_json(**result)
