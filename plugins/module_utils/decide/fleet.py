@@ -506,9 +506,12 @@ def fleet_difference(
     problems.raise_if_any()
 
     before, after = _records(current), _records(target)
-    changes: List[Dict[str, Any]] = []
-    for key in sorted(set(before) - set(after), key=lambda item: (-_ORDER.index(item[0]), item)):
-        changes.append(_change("remove", key, before[key], None))
+    removals = [
+        _change("remove", key, before[key], None)
+        for key in sorted(set(before) - set(after), key=lambda item: (-_ORDER.index(item[0]), item))
+    ]
+    # Instances and herds go first: they free ports and servers. What others may still belong to goes last.
+    changes = [change for change in removals if change["kind"] in ("instance", "herd")]
     for key, item in sorted(after.items(), key=lambda pair: _ORDER.index(pair[0][0])):
         if key not in before:
             changes.append(_change("add", key, None, item))
@@ -517,7 +520,7 @@ def fleet_difference(
         if fields:
             old = {field: before[key].get(field) for field in fields}
             changes.append(_change("change", key, old, {field: item[field] for field in fields}))
-    return changes
+    return changes + [change for change in removals if change["kind"] not in ("instance", "herd")]
 
 
 def _change(action: str, key: Tuple[str, ...], before: Any, after: Any) -> Dict[str, Any]:

@@ -192,12 +192,25 @@ def apply_migrations(connection: Any, schema: str, check_mode: bool = False) -> 
                 _in_transaction(connection, schema, lambda cursor: _start_ledger(cursor, migrations[0]))
             for item in pending:
                 _apply_one(connection, schema, item)
-            roles = _settle_roles(connection, schema)
+            roles = _settle_roles(connection, schema, again=bool(pending))
         finally:
             if not connection.closed:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))
     granted = "granted" in roles.values()
     return {**found, "changed": bool(pending) or granted, "now_applied": [item.title for item in pending], "roles": roles}
+
+
+def rehearse_migrations(cursor: Any, connection: Any, schema: str) -> None:
+    """Apply what is pending inside the caller's transaction, which the caller undoes: how check mode sees past it."""
+    migrations = load_migrations()
+    pending = schema_state(connection, schema, migrations)["pending"]
+    cursor.execute("SET LOCAL lock_timeout TO '10s'")
+    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for item in migrations:
+        if item.title in pending:
+            if item.number == 1:
+                cursor.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+            cursor.execute(item.text)
 
 
 def _in_transaction(connection: Any, schema: str, work: Any) -> None:
@@ -257,8 +270,11 @@ def group_roles(connection: Any, schema: str) -> dict[str, str]:
         return {role: "missing" if role not in rights else "ready" if rights[role] else "to grant" for role in GROUP_ROLES}
 
 
-def _settle_roles(connection: Any, schema: str) -> dict[str, str]:
-    """Create what is missing when this user may, grant what is not granted; says per role what it found or did."""
+def _settle_roles(connection: Any, schema: str, again: bool) -> dict[str, str]:
+    """Create what is missing when this user may, grant what is not granted; says per role what it found or did.
+
+    again: grant also what looks granted, because migrations brought new tables.
+    """
     roles = group_roles(connection, schema)
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolsuper OR rolcreaterole FROM pg_catalog.pg_roles WHERE rolname = current_user")
@@ -268,12 +284,12 @@ def _settle_roles(connection: Any, schema: str) -> dict[str, str]:
         for role, state in roles.items():
             if state == "missing" and may_create:
                 cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
-            if state != "ready" and (state != "missing" or may_create):
+            if (state != "ready" or again) and (state != "missing" or may_create):
                 for statement in _grants(role):
                     cursor.execute(sql.SQL(statement).format(role=sql.Identifier(role), schema=sql.Identifier(schema)))
                 roles[role] = "granted"
 
-    if set(roles.values()) != {"ready"}:
+    if again or set(roles.values()) != {"ready"}:
         _in_transaction(connection, schema, work)
     return roles
 
@@ -286,7 +302,12 @@ def _grants(role: str) -> list[str]:
             "GRANT EXECUTE ON FUNCTION sp_instance_checkin(varchar, varchar, int, varchar, boolean, varchar, varchar, bigint)"
             " TO {role}",
         ]
-    statements = ["GRANT USAGE ON SCHEMA {schema} TO {role}", "GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"]
+    # Table by table: others' tables (Django's accounts of 1.x) may lie in the same schema.
+    statements = [
+        "GRANT USAGE ON SCHEMA {schema} TO {role}",
+        "GRANT SELECT ON ele_migration, ele_environment, ele_datacenter, ele_server, ele_herd, ele_instance, ele_operation,"
+        " ele_inventory_name, v_flat_instance, v_dr_pairs TO {role}",
+    ]
     if role in (REPORTER, OPERATOR):
         statements += [
             "GRANT UPDATE ON ele_instance TO {role}",
@@ -297,6 +318,7 @@ def _grants(role: str) -> list[str]:
     if role == OPERATOR:
         statements += [
             "GRANT INSERT, UPDATE, DELETE ON ele_environment, ele_datacenter, ele_server, ele_herd, ele_instance TO {role}",
-            "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
+            "GRANT USAGE ON SEQUENCE ele_environment_environment_id_seq, ele_datacenter_datacenter_id_seq,"
+            " ele_server_server_id_seq, ele_herd_herd_id_seq, ele_instance_instance_id_seq TO {role}",
         ]
     return statements
