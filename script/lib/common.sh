@@ -5,10 +5,9 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BUILD=$ROOT/.build
-NEWEST=$ROOT/.venv
-# Read by the scripts that source this file.
+# Both are read by the scripts that source this file.
 # shellcheck disable=SC2034
-OLDEST=$ROOT/.venv-oldest
+NEWEST=$ROOT/.venv OLDEST=$ROOT/.venv-oldest
 export PYTHONDONTWRITEBYTECODE=1
 # A user's own ansible.cfg, roles or collections must not decide whether this checkout passes.
 export ANSIBLE_COLLECTIONS_PATH=$BUILD/collections
@@ -26,6 +25,19 @@ die() {
 link_collection() {
     mkdir -p "$BUILD/collections/ansible_collections/elephaas"
     ln -sfn ../../../.. "$BUILD/collections/ansible_collections/elephaas/herd"
+}
+
+# A copy of the project below a physical path that ansible-test accepts (it refuses a symlink), brought up to date
+# without losing what earlier runs of the tools keep in tests/output.
+copy_collection() {
+    local copy=$1
+    mkdir -p "$copy"
+    # A repository of its own: the tools list files through git, and in the one around it this folder is ignored.
+    [[ -d $copy/.git ]] || git init --quiet "$copy"
+    project_files | rsync -a --checksum --delete --from0 --files-from=- "$ROOT/" "$copy/"
+    # --files-from does not delete: take away what the project no longer has.
+    comm -z -13 <(project_files | sort -z) <(cd "$copy" && find . \( -path ./tests/output -o -path ./.git \) -prune -o ! -type d -printf '%P\0' | sort -z) |
+        (cd "$copy" && xargs -0 -r rm -f --)
 }
 
 # The files of the project as they are now, new ones included; ignored and deleted ones left out. NUL separated.
