@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+import typing as t
+
+from ansible import context
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
 DOCUMENTATION = r"""
 name: selected
 author:
@@ -16,7 +22,7 @@ description:
   - When there is none it raises an error that says what to do. Without it, ansible-core ends such a run with
     a line about no hosts matched and exit status 0, which at night looks like success.
   - Use C(leads) for a play that acts on whole herds, once per herd. A herd whose failover is finished is found through
-    C(former_leads) under the limit it was found under before, so that the same command can answer that it is already done.
+    C(former_leads) under the limit it was found under before, so that the same command can answer that it is done.
 options:
   _terms:
     description:
@@ -27,8 +33,9 @@ options:
     required: true
 notes:
   - The error ends the whole run before the play starts, with a non-zero exit status.
-  - Set C(host_pattern_mismatch=error) and C(unparsed_is_failed=true) in the C([inventory]) section of C(ansible.cfg) as well.
-    The first makes a limit of which only one part is mistyped an error, the second names the inventory source that could not be read.
+  - Set C(host_pattern_mismatch=error) and C(unparsed_is_failed=true) in the C([inventory]) section of C(ansible.cfg)
+    as well. The first makes a limit of which only one part is mistyped an error, the second names the inventory source
+    that could not be read.
   - With C(--syntax-check) nothing is selected and nothing refused.
   - In a task of a play, only hosts of that play are considered.
 seealso:
@@ -63,12 +70,6 @@ _raw:
   elements: str
 """
 
-import typing as t
-
-from ansible import context
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-
 LISTING = "`ansible-inventory --graph %s` lists them."
 
 
@@ -88,13 +89,14 @@ def refusal(
     names = " or ".join(wanted)
     if not groups.get("all"):
         return (
-            "The inventory has no hosts, so there is nothing to act on. It could not be read, or the registry is empty: see "
-            "the warnings above, look with `ansible-inventory --graph`, and name the inventory with -i or in ansible.cfg."
+            "The inventory has no hosts, so there is nothing to act on. It could not be read or the registry is empty: "
+            "see the warnings above and `ansible-inventory --graph`, and name the inventory with -i or in ansible.cfg."
         )
     if not any(groups.get(group) for group in wanted):
         return (
             f"The inventory has no host in group {names}, so there is nothing to act on. "
-            "Is it read by the plugin elephaas.herd.herds, and does the registry know a herd? Look with `ansible-inventory --graph`."
+            "Is it read by the plugin elephaas.herd.herds, and does the registry know a herd? "
+            "Look with `ansible-inventory --graph`."
         )
     listing = LISTING % wanted[0]
     if "leads" not in wanted:
@@ -107,8 +109,9 @@ def refusal(
         shown = ", ".join(leads[:3]) + (f" and {len(leads) - 3} more" if len(leads) > 3 else "")
         advice = f" What it does select belongs to herds led by {shown}: to act on those herds, limit to their leads."
     return (
-        f"--limit {limit!r} selects no lead, so there is nothing to act on. A herd is operated through its lead (its primary, or "
-        f"the old primary while an operation is open), so that a limit on a replica never acts on its herd.{advice} {listing}"
+        f"--limit {limit!r} selects no lead, so there is nothing to act on. A herd is operated through its lead (its "
+        "primary, or the old primary while an operation is open), so that a limit on a replica never acts on its herd."
+        f"{advice} {listing}"
     )
 
 

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A play over selected hosts acts on exactly these, or ends with an error a person can use. Runs ansible-playbook itself."""
+"""A play over selected hosts acts on exactly these, or ends with an error a person can use. Runs ansible-playbook."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def play(folder: Path, *arguments: str, inventory: str = INVENTORY) -> tuple[int
     environment = {**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
     run = subprocess.run(
         [str(program), "-i", "hosts.yml", "play.yml", *arguments],
-        cwd=folder, env=environment, text=True, capture_output=True, check=False,
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
     )
     return run.returncode, " ".join((run.stdout + run.stderr).split())
 
