@@ -1,0 +1,67 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show how each herd of a failover ended, keep it in a file, and fail unless all is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.utils.display import Display
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import text
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
+from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.output import write_private_json
+
+#: Outcomes after which nobody has to do anything.
+GOOD = ("done", "already done", "rehearsed")
+
+
+class ActionModule(ControllerAction):
+    """The controller-side work of elephaas.herd.failover_report."""
+
+    ARGUMENT_SPEC = {
+        "hosts": {"type": "list", "elements": "str", "required": True},
+        "output_file": {"type": "str", "default": ""},
+    }
+
+    def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        hostvars = task_vars["hostvars"]
+        outcomes = [
+            _outcome(hostvars[name], self.check_mode) for name in params["hosts"] if "failover_decided" in hostvars[name]
+        ]
+        Display().display("\n" + "\n".join(text.outcome_lines(outcomes)))
+        if params["output_file"]:
+            write_private_json(params["output_file"], {"outcomes": outcomes})
+        bad = [row["herd"] for row in outcomes if row["outcome"] not in GOOD]
+        result: dict[str, Any] = {"outcomes": json.loads(json.dumps(outcomes)), "changed": False}
+        if bad:
+            result.update(
+                failed=True,
+                code="NOT_ALL_DONE",
+                msg=f"{len(bad)} of {len(outcomes)} herds are not done: {', '.join(bad)}. The table says why. [NOT_ALL_DONE]",
+            )
+        return result
+
+
+def _outcome(variables: Mapping[str, Any], rehearsal: bool) -> dict[str, Any]:
+    plan = variables["failover_decided"].get("plan")
+    gate = variables.get("failover_gate") or {}
+    row = {"herd": str(variables["elephaas_herd_group"]), "plan_id": gate.get("plan_id"), "gap_s": None}
+    if plan is None:
+        return {**row, "outcome": "refused", "reason": str(variables["failover_decided"].get("msg"))}
+    if plan["outcome"] == DONE:
+        return {**row, "outcome": "already done", "reason": plan["why"]}
+    if plan["outcome"] != GO:
+        codes = [verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == "refuse"]
+        return {**row, "outcome": "refused", "reason": ", ".join(sorted(set(codes)))}
+    if rehearsal:
+        return {**row, "outcome": "rehearsed", "reason": f"{plan['source']} -> {plan['target']}"}
+    ended = variables.get("failover_outcome")
+    if not ended:
+        return {**row, "outcome": "incomplete", "reason": "the run did not get to its end; run the same command again"}
+    return {**row, **{key: ended.get(key) for key in ("outcome", "reason", "gap_s")}}

@@ -1,0 +1,153 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known of a herd at one moment: the record and the live facts of every member. Private to the collection.
+
+Everything in decide/ reads herds through these two classes, so that a changed fact has one place to be renamed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
+
+
+@dataclass(frozen=True)
+class Member:
+    """One instance: what the registry says of it (role, upstream …) and what its host says (facts)."""
+
+    name: str
+    server: str
+    datacenter: Optional[str] = None
+    address: str = ""
+    dns_name: Optional[str] = None
+    port: int = 5432
+    role: str = "replica"
+    upstream: Optional[str] = None
+    priority: int = 0
+    replication_user: Optional[str] = None
+    reachable: bool = True
+    error: str = ""
+    facts: Optional[dict[str, Any]] = None
+
+    def fact(self, *path: str) -> Any:
+        """A value deep inside the live facts; None where anything on the way is missing."""
+        value: Any = self.facts
+        for key in path:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(key)
+        return value
+
+    def position(self, name: str) -> Optional[int]:
+        """A WAL position (current, received or replayed) in bytes; None when unknown."""
+        text = self.fact("positions", name)
+        return parse_lsn(text) if text else None
+
+    @property
+    def status(self) -> str:
+        """running, starting, stopping, stopped, absent; unknown when there are no facts."""
+        return self.fact("status") or "unknown"
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+    @property
+    def writable(self) -> bool:
+        return bool(self.fact("writable"))
+
+    @property
+    def in_recovery(self) -> bool:
+        return self.running and self.fact("role") == "replica"
+
+    @property
+    def streaming(self) -> bool:
+        return self.fact("upstream", "status") == "streaming"
+
+    @property
+    def detached(self) -> bool:
+        """Promoted for a diagnosis, and recorded so: exempt from the rule of one writable instance."""
+        return self.role == "detached"
+
+    def streams_from(self, upstream: Member) -> bool:
+        """Whether its connection settings name that member's host and port.
+
+        They may name the host by address, by DNS name or by the server's name.
+        """
+        host = self.fact("upstream", "host")
+        port = self.fact("upstream", "port")
+        names = {name.lower().rstrip(".") for name in (upstream.address, upstream.dns_name, upstream.server) if name}
+        return bool(host) and str(host).lower().rstrip(".") in names and int(port or 5432) == upstream.port
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on the herd, as recorded in the registry or mirrored on members' hosts.
+
+    source, target: inventory names of the old and the new primary. lease_until: seconds since the epoch.
+    decisions: what was agreed to for this herd when the operation began (plan.decisions), where it is known.
+    """
+
+    verb: str
+    state: str
+    token: int
+    plan_id: Optional[str] = None
+    source: Optional[str] = None
+    target: Optional[str] = None
+    operator: str = ""
+    lease_until: Optional[float] = None
+    started: str = ""
+    finished: Optional[str] = None
+    decisions: Optional[dict[str, Any]] = None
+
+    @property
+    def open(self) -> bool:
+        """Its lead is still the instance it moves away from, and the same command must be able to finish it."""
+        return self.state in ("open", "incomplete")
+
+
+@dataclass(frozen=True)
+class Herd:
+    """A herd: its members, its vhost's DNS state, and the operation that may be open on it.
+
+    lead: the inventory name of the anchor under which the herd was selected.
+    missing: members on record that the inventory does not hold (a filtered inventory, a sliced job).
+    held: who holds the herd's lease, when somebody else's run is alive; empty when it is free.
+    dns: what elephaas.herd.dns_repoint's probe returned for the vhost; None when it was not asked.
+    now: seconds since the epoch, as a fact.
+    """
+
+    name: str
+    herd: str
+    environment: str
+    lead: str
+    members: tuple[Member, ...]
+    protected: bool = False
+    vhost: Optional[str] = None
+    hold_reason: Optional[str] = None
+    missing: tuple[str, ...] = ()
+    operation: Optional[Operation] = None
+    last_failover: Optional[Operation] = None
+    held: str = ""
+    dns: Optional[dict[str, Any]] = None
+    now: float = field(default=0.0)
+
+    def member(self, name: Optional[str]) -> Optional[Member]:
+        """The member of that inventory name, or None."""
+        for member in self.members:
+            if member.name == name:
+                return member
+        return None
+
+    @property
+    def writable(self) -> tuple[Member, ...]:
+        """Members seen accepting writes, without those detached for a diagnosis."""
+        return tuple(member for member in self.members if member.writable and not member.detached)
+
+    @property
+    def highest_token(self) -> int:
+        """The highest operation token that any member's host mirrors; 0 when none does."""
+        return max([0] + [int(member.fact("operation", "token") or 0) for member in self.members])

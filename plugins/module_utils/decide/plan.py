@@ -1,0 +1,267 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan of a failover: what will happen to whom, and its id. Private to the collection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable, Optional
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Choice, Wishes, choose
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import (
+    Situation,
+    dns_value,
+    run_checks,
+    same_dns_value,
+)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
+    DONE,
+    FINISH,
+    PROMOTE,
+    SWITCH,
+    Stage,
+    stage_of,
+)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import (
+    REFUSE,
+    WARN,
+    Verdict,
+    accept,
+    most_severe_first,
+    worst,
+)
+
+GO = "go"
+
+#: What can happen to a member, for people.
+ACTIONS = {
+    "promote": "becomes the primary",
+    "rejoin": "is stopped and comes back as a replica",
+    "follow": "follows the new primary",
+    "verify": "keeps its upstream, and is seen on the new timeline",
+    "point": "stays stopped, and is pointed at the new primary",
+    "leave": "is left as it is",
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """What happens to one member. upstream: whom it streams from afterwards, as an inventory name."""
+
+    name: str
+    action: str
+    upstream: Optional[str] = None
+
+
+def plan_failover(herd: Herd, wishes: Wishes, confirm: str = "") -> dict[str, Any]:
+    """Decide a planned failover of one herd.
+
+    confirm: the plan id that the operator gave, if any; only used to recognise a finished run.
+    Returns plain data, described in the documentation of elephaas.herd.failover_plan_info.
+    """
+    stage = stage_of(herd, confirm)
+    if stage.name == DONE:
+        return _document(herd, stage, Choice(), [], None, [], wishes)
+    choice, problem = _choice(herd, stage, wishes)
+    situation = Situation(herd, stage, wishes, choice)
+    verdicts = [problem] if problem else []
+    verdicts = accept(verdicts + run_checks(situation), wishes.accept)
+    target = situation.candidate
+    moves = _moves(herd, stage, target) if target is not None else []
+    dns = _dns_change(herd, wishes, target) if target is not None else None
+    return _document(herd, stage, choice, verdicts, dns, moves, wishes)
+
+
+def _choice(herd: Herd, stage: Stage, wishes: Wishes) -> tuple[Choice, Optional[Verdict]]:
+    if stage.name != SWITCH or stage.source is None or len(herd.writable) != 1:
+        return Choice(), None
+    if herd.writable[0].name != stage.source.name:
+        return Choice(), None
+    try:
+        return choose(herd, stage.source, wishes), None
+    except OperatorError as error:
+        return Choice(), Verdict(error.code, REFUSE, herd.name, error.reason, error.next_step)
+
+
+def _moves(herd: Herd, stage: Stage, target: Member) -> list[Move]:
+    source = stage.source.name if stage.source else None
+    return [_move(member, source, target) for member in sorted(herd.members, key=lambda member: member.name)]
+
+
+def _move(member: Member, source: Optional[str], target: Member) -> Move:
+    if member.name == target.name:
+        return Move(member.name, "promote")
+    if member.detached or not member.reachable or member.status == "absent":
+        return Move(member.name, "leave", member.upstream)
+    if member.name == source:
+        return Move(member.name, "rejoin", target.name)
+    # A cascade below a sibling keeps its upstream: the new timeline reaches it through that sibling. One whose
+    # upstream was the old primary moves over; and so does the sibling that the new primary itself streamed from,
+    # or it would stream from a server which no longer streams from anybody.
+    keeps = member.upstream not in (None, source) and member.upstream != member.name and member.name != target.upstream
+    upstream = member.upstream if keeps else target.name
+    if member.status == "stopped":
+        return Move(member.name, "leave" if keeps else "point", upstream)
+    return Move(member.name, "verify" if keeps else "follow", upstream)
+
+
+def _dns_change(herd: Herd, wishes: Wishes, target: Member) -> Optional[dict[str, Any]]:
+    probe = herd.dns
+    if wishes.dns == "skip" or not herd.vhost or not probe or probe.get("error"):
+        return None
+    values = probe.get("values") or []
+    return {
+        "record": herd.vhost,
+        "type": probe.get("type"),
+        "ttl": probe.get("ttl"),
+        "from": values[0] if len(values) == 1 else ", ".join(values),
+        "to": dns_value(target, str(probe.get("type"))),
+    }
+
+
+def _slots(herd: Herd, stage: Stage, moves: Iterable[Move]) -> list[str]:
+    """Names of the physical slots that followers use on the old primary and will need on the new one."""
+    names = []
+    for move in moves:
+        member = herd.member(move.name)
+        if member is not None and move.action == "follow":
+            slot = member.fact("upstream", "slot") or member.fact("settings", "primary_slot_name")
+            if slot:
+                names.append(str(slot))
+    return sorted(set(names))
+
+
+def _document(
+    herd: Herd,
+    stage: Stage,
+    choice: Choice,
+    verdicts: list[Verdict],
+    dns: Optional[dict[str, Any]],
+    moves: list[Move],
+    wishes: Wishes,
+) -> dict[str, Any]:
+    target = stage.target or choice.winner
+    level = worst(verdicts)
+    begun = stage.operation if stage.name in (PROMOTE, FINISH, DONE) else None
+    if stage.name == DONE:
+        outcome = DONE
+    else:
+        outcome = REFUSE if level == REFUSE else GO
+    plan = {
+        "herd": herd.name,
+        "vhost": herd.vhost,
+        "protected": herd.protected,
+        "outcome": outcome,
+        "stage": stage.name,
+        "why": stage.why,
+        "begun_plan_id": begun.plan_id if begun else None,
+        "agreed": begun.decisions if begun else None,
+        "source": stage.source.name if stage.source else None,
+        "target": target.name if target else None,
+        "target_why": choice.why or ("chosen by the run that began" if stage.target else ""),
+        "runners_up": [asdict(lost) for lost in choice.runners_up],
+        "dns": dns,
+        "moves": [asdict(move) for move in moves],
+        "slots": _slots(herd, stage, moves),
+        "verdicts": [verdict.as_dict() for verdict in most_severe_first(verdicts)],
+        "accepted": sorted(
+            {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable}
+            & set(wishes.accept)
+        ),
+        "rehearsal": [],
+        "token_floor": herd.highest_token,
+        "expected_loss_bytes": 0,
+    }
+    return {**plan, "decisions": decisions(plan)}
+
+
+def add_rehearsal(plan: dict[str, Any], verdicts: Iterable[Verdict], wishes: Wishes) -> dict[str, Any]:
+    """The plan with what a rehearsal on the hosts has found, which can still turn it into a refusal.
+
+    Kept apart in the plan, so that the second look under the lock, which rehearses nothing, decides by it as well.
+    """
+    found = accept(verdicts, wishes.accept)
+    known = [Verdict(**verdict) for verdict in plan["verdicts"]]
+    every = most_severe_first(known + found)
+    refused = plan["outcome"] != DONE and worst(every) == REFUSE
+    merged = {
+        **plan,
+        "outcome": REFUSE if refused else plan["outcome"],
+        "verdicts": [verdict.as_dict() for verdict in every],
+        "rehearsal": [verdict.as_dict() for verdict in found],
+        "accepted": sorted(set(plan["accepted"]) | {verdict.code for verdict in found if verdict.code in wishes.accept}),
+    }
+    return {**merged, "decisions": decisions(merged)}
+
+
+def decisions(plan: dict[str, Any]) -> dict[str, Any]:
+    """What the operator agrees to: who, to where, what happens to whom, which refusals were accepted.
+
+    Never positions, lag or bytes: they differ at every look, and an id over them could never be confirmed.
+    """
+    dns = plan["dns"]
+    return {
+        "herd": plan["herd"],
+        "outcome": plan["outcome"],
+        "source": plan["source"],
+        "target": plan["target"],
+        "dns": [_canonical(dns[key]) for key in ("record", "type", "from", "to")] if dns else None,
+        "moves": sorted([move["name"], move["action"], move["upstream"] or ""] for move in plan["moves"]),
+        "slots": plan["slots"],
+        "accepted": plan["accepted"],
+        "refused": sorted({verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == REFUSE}),
+    }
+
+
+def _canonical(value: Any) -> Any:
+    return value.lower().rstrip(".") if isinstance(value, str) else value
+
+
+def plan_id(plans: Iterable[dict[str, Any]]) -> str:
+    """"p" and eight hex digits over the decisions for all herds. A leading letter keeps it a string in YAML."""
+    # What was agreed to for a herd stays part of the id while that herd goes through it, so that the command which
+    # was interrupted half way through forty herds gives the same id again.
+    rows = [plan["agreed"] or decisions(plan) for plan in plans]
+    text = json.dumps(sorted(rows, key=lambda row: row["herd"]), sort_keys=True)
+    return "p" + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def changed_decisions(confirmed: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a second look decides otherwise, in words; empty when the confirmed plan still stands.
+
+    A stage that has moved on in the confirmed direction is no change: the run that began is being finished.
+    """
+    before, after = decisions(confirmed), decisions(now)
+    if now["stage"] != confirmed["stage"]:
+        # The remaining part of the same plan: only who becomes primary must be the same.
+        keys: tuple[str, ...] = ("herd", "target")
+    else:
+        keys = tuple(before)
+    return [f"{key}: {before[key]} became {after[key]}" for key in keys if before[key] != after[key]]
+
+
+def dns_done(plan: dict[str, Any]) -> bool:
+    """Whether the vhost already leads to the new primary."""
+    dns = plan["dns"]
+    return bool(dns) and same_dns_value(dns["from"], dns["to"])
+
+
+def roles_after(plan: dict[str, Any], servers: dict[str, str]) -> dict[str, dict[str, Optional[str]]]:
+    """The roles to record once the plan is done: server -> role and upstream_server.
+
+    servers: inventory name -> server name.
+    """
+    roles: dict[str, dict[str, Optional[str]]] = {}
+    for move in plan["moves"]:
+        if move["action"] == "promote":
+            roles[servers[move["name"]]] = {"role": "primary", "upstream_server": None}
+        elif move["action"] != "leave":
+            roles[servers[move["name"]]] = {"role": "replica", "upstream_server": servers.get(move["upstream"] or "")}
+    return roles
+
+

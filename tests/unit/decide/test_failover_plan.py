@@ -1,0 +1,351 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The brain of a failover: every check passes on a healthy herd and refuses what it is there for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Callable
+
+import pytest
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import CHECKS
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Operation
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import (
+    add_rehearsal,
+    changed_decisions,
+    decisions,
+    plan_failover,
+    plan_id,
+    roles_after,
+)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, Verdict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from .herds import (
+    FAR,
+    NEAR,
+    PRIMARY,
+    claimed,
+    dns,
+    healthy,
+    member,
+    promoted,
+    stopped,
+    unreachable,
+    with_fact,
+    with_member,
+)
+
+
+def plan(herd: Herd, confirm: str = "", **wishes: Any) -> dict[str, Any]:
+    return plan_failover(herd, Wishes(**wishes), confirm)
+
+
+def codes(document: dict[str, Any]) -> set[str]:
+    return {verdict["code"] for verdict in document["verdicts"]}
+
+
+def actions(document: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+    return {move["name"]: (move["action"], move["upstream"]) for move in document["moves"]}
+
+
+def armed_and_stopped(herd: Herd) -> Herd:
+    return with_fact(stopped(herd, PRIMARY), PRIMARY, ["standby.signal"], "signal_files")
+
+
+def test_a_healthy_herd_goes_to_the_other_data_center() -> None:
+    decided = plan(healthy())
+    assert decided["outcome"] == "go" and decided["verdicts"] == []
+    assert (decided["source"], decided["target"]) == (PRIMARY, FAR)
+    assert actions(decided) == {
+        PRIMARY: ("rejoin", FAR),
+        NEAR: ("follow", FAR),
+        FAR: ("promote", None),
+    }
+    assert decided["dns"] == {
+        "record": "trading.example.com", "type": "A", "ttl": 30, "from": "10.10.0.11", "to": "10.20.0.11",
+    }
+    assert decided["runners_up"][0]["name"] == NEAR
+    assert "another data center" in decided["runners_up"][0]["reason"]
+
+
+REFUSED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
+    "OPERATION_HELD": (lambda: healthy(held="ada on ops1 since 03:00"), {}),
+    "HERD_ON_HOLD": (lambda: healthy(hold_reason="migration"), {}),
+    "MEMBER_MISSING": (lambda: healthy(missing=("trading_prod@nyc-db9",)), {}),
+    "INTERRUPTED_UNCLEAR": (lambda: claimed(stopped(healthy(), PRIMARY), (PRIMARY, FAR)), {}),
+    "PRIMARY_MISMATCH": (lambda: promoted(stopped(healthy(), PRIMARY), FAR), {}),
+    "SPLIT_BRAIN": (lambda: promoted(healthy(), FAR), {}),
+    "NO_PRIMARY": (lambda: stopped(healthy(), PRIMARY), {}),
+    "MEMBER_UNREACHABLE": (lambda: unreachable(healthy(), NEAR), {}),
+    "OTHER_CLUSTER": (lambda: with_fact(healthy(), NEAR, "7999", "system_identifier"), {}),
+    "OTHER_MAJOR": (lambda: with_fact(healthy(), NEAR, 14, "major"), {}),
+    "WRONG_SERVER": (lambda: with_fact(healthy(), FAR, "port 5432 is /srv/other", "identity_problem"), {}),
+    "NO_ANSWER": (lambda: with_fact(healthy(), NEAR, "timed out", "sql_error"), {}),
+    "NO_CANDIDATE": (lambda: healthy(members=(member("chi-db1", "primary"),)), {}),
+    "FOLLOWER_PINNED": (
+        lambda: with_fact(healthy(), NEAR, "1", "settings", "recovery_target_timeline"), {},
+    ),
+    "STANDBY_SETTINGS": (lambda: with_fact(healthy(), PRIMARY, 50, "settings", "max_connections"), {}),
+    "DNS_REFUSED": (lambda: healthy(dns=dns(error="DNS_KEY_REFUSED", reason="refused")), {}),
+    "DNS_CHANGED": (lambda: healthy(dns=dns("192.0.2.7")), {}),
+    "DNS_NO_TARGET": (lambda: with_member(healthy(), FAR, address="nyc-db1"), {}),
+    "DNS_SILENT": (
+        lambda: healthy(dns=dns(servers=[{"server": "ns2", "values": [], "error": "timed out"}])), {},
+    ),
+    "PROGRAM_MISSING": (lambda: with_fact(healthy(), FAR, None, "programs", "pg_waldump"), {}),
+    "CANDIDATE_UNKNOWN": (healthy, {"candidate": "elsewhere"}),
+}
+
+WARNED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
+    "MEMBER_STOPPED": (lambda: stopped(healthy(), NEAR, "shut down in recovery"), {}),
+    "NO_VHOST": (lambda: healthy(vhost=None, dns=None), {}),
+    "DNS_SKIPPED": (healthy, {"dns": "skip"}),
+    "DNS_TTL_LONG": (lambda: healthy(dns=dns(ttl=3600)), {}),
+    "MEMBER_LEFT": (
+        lambda: unreachable(promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, FAR))), FAR), NEAR), {},
+    ),
+    "BINARY_DIFFERS": (lambda: with_fact(healthy(), NEAR, "15.19", "binary_version"), {}),
+}
+
+
+@pytest.mark.parametrize("code", sorted(REFUSED))
+def test_what_must_be_refused_is(code: str) -> None:
+    build, wishes = REFUSED[code]
+    decided = plan(build(), **wishes)
+    assert decided["outcome"] == "refuse"
+    assert code in codes(decided)
+    assert all(verdict["reason"] for verdict in decided["verdicts"])
+
+
+@pytest.mark.parametrize("code", sorted(WARNED))
+def test_what_must_be_shown_is_but_stops_nothing(code: str) -> None:
+    build, wishes = WARNED[code]
+    decided = plan(build(), **wishes)
+    assert decided["outcome"] == "go"
+    assert codes(decided) == {code}
+
+
+def test_every_check_of_the_table_is_tested_both_ways() -> None:
+    assert {check.code for check in CHECKS} <= set(REFUSED) | set(WARNED)
+
+
+def test_an_accepted_refusal_is_a_warning_and_part_of_the_id() -> None:
+    herd = unreachable(healthy(), NEAR)
+    decided = plan(herd, accept=("MEMBER_UNREACHABLE",))
+    assert decided["outcome"] == "go" and decided["accepted"] == ["MEMBER_UNREACHABLE"]
+    assert actions(decided)[NEAR][0] == "leave"
+    other = plan(healthy())
+    assert plan_id([decided]) != plan_id([other])
+
+
+def test_only_acceptable_refusals_can_be_accepted() -> None:
+    decided = plan(promoted(healthy(), FAR), accept=("SPLIT_BRAIN",))
+    assert decided["outcome"] == "refuse"
+
+
+def test_stopping_a_replica_changes_the_id() -> None:
+    before, after = plan(healthy()), plan(stopped(healthy(), NEAR, "shut down in recovery"))
+    assert actions(after)[NEAR] == ("point", FAR)
+    assert plan_id([before]) != plan_id([after])
+
+
+@given(st.integers(0x1000000, 0x1FFFFFF), st.integers(0x1000000, 0x1FFFFFF), st.integers(1, 50))
+def test_positions_and_traffic_never_change_the_id(one: int, other: int, clients: int) -> None:
+    herd = with_fact(healthy(), PRIMARY, f"0/{max(one, other):X}", "positions", "current")
+    herd = with_fact(herd, FAR, f"0/{one:X}", "positions", "received")
+    herd = with_fact(herd, FAR, f"0/{other:X}", "positions", "replayed")
+    herd = with_fact(herd, PRIMARY, clients, "clients")
+    assert plan_id([plan(herd)]) == plan_id([plan(healthy())])
+
+
+@given(st.permutations(range(3)))
+def test_the_order_of_members_does_not_matter(order: list[int]) -> None:
+    herd = healthy()
+    shuffled = replace(herd, members=tuple(herd.members[index] for index in order))
+    assert decisions(plan(shuffled)) == decisions(plan(herd))
+
+
+def test_a_plan_survives_json() -> None:
+    decided = plan(healthy())
+    again = json.loads(json.dumps(decided))
+    assert changed_decisions(again, decided) == [] and plan_id([again]) == plan_id([decided])
+
+
+def test_leave_excludes_a_whole_data_center() -> None:
+    decided = plan(healthy(), leave="newyork")
+    assert decided["target"] == NEAR
+    assert {lost["code"] for lost in decided["runners_up"]} == {"LEFT_DATACENTER"}
+
+
+def test_the_operator_may_name_the_candidate_by_server() -> None:
+    assert plan(healthy(), candidate="chi-db2")["target"] == NEAR
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "path"),
+    [
+        ("REPLAY_PAUSED", True, ("replay_paused",)),
+        ("APPLY_DELAY", 60000, ("settings", "recovery_min_apply_delay")),
+        ("RECOVERY_TARGET", "0/99", ("settings", "recovery_target_lsn")),
+        ("NOT_STREAMING", None, ("upstream", "status")),
+        ("WRONG_UPSTREAM", "10.99.0.1", ("upstream", "host")),
+        ("BASE_BACKUP", True, ("base_backup_running",)),
+        ("DISK_LOW", 10, ("disk", "free_bytes")),
+        ("REPLAY_LAG", "0/100", ("positions", "replayed")),
+        ("RECEIVE_LAG", "0/100", ("positions", "received")),
+        ("LAG_UNKNOWN", None, ("positions", "received")),
+    ],
+)
+def test_an_unfit_replica_loses_and_the_reason_is_shown(code: str, value: Any, path: tuple[str, ...]) -> None:
+    decided = plan(with_fact(healthy(), FAR, value, *path))
+    assert decided["target"] == NEAR
+    assert code in {lost["code"] for lost in decided["runners_up"] if lost["name"] == FAR}
+
+
+def test_a_replica_behind_on_replay_only_is_no_candidate() -> None:
+    # Users of other tools were switched to replicas that had received everything and were 15 minutes behind on replay.
+    herd = with_fact(healthy(), FAR, "0/100", "positions", "replayed")
+    assert plan(herd)["target"] == NEAR
+
+
+def test_a_cascade_below_a_sibling_keeps_its_upstream() -> None:
+    herd = healthy(member("nyc-db2", upstream_server="chi-db2"))
+    assert actions(plan(herd))["trading_prod@nyc-db2"] == ("verify", NEAR)
+
+
+def test_a_cascade_below_the_candidate_keeps_it() -> None:
+    herd = healthy(member("nyc-db2", upstream_server="nyc-db1"))
+    assert actions(plan(herd))["trading_prod@nyc-db2"] == ("verify", FAR)
+
+
+def test_a_candidate_that_is_a_cascade_turns_its_upstream_round() -> None:
+    herd = healthy(members=(member("chi-db1", "primary"), member("chi-db2"), member("nyc-db1", upstream_server="chi-db2")))
+    decided = plan(herd)
+    assert decided["target"] == FAR
+    assert actions(decided)[NEAR] == ("follow", FAR)
+
+
+def test_followers_slots_are_reserved() -> None:
+    herd = with_fact(healthy(), NEAR, "chi_db2", "upstream", "slot")
+    assert plan(herd)["slots"] == ["chi_db2"]
+
+
+# --- interrupted and finished runs ---------------------------------------------------------------
+
+
+def test_a_run_that_stopped_nothing_is_planned_afresh() -> None:
+    decided = plan(claimed(healthy(), (PRIMARY, NEAR, FAR)))
+    assert (decided["stage"], decided["outcome"], decided["target"]) == ("switch", "go", FAR)
+
+
+def test_a_run_that_died_after_the_stop_goes_on_to_promote_the_same_candidate() -> None:
+    decided = plan(armed_and_stopped(claimed(healthy(), (PRIMARY, NEAR, FAR), target=NEAR)))
+    assert (decided["stage"], decided["outcome"], decided["target"]) == ("promote", "go", NEAR)
+
+
+def test_a_run_that_died_after_the_promotion_is_finished() -> None:
+    decided = plan(promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, NEAR, FAR))), FAR))
+    assert (decided["stage"], decided["outcome"]) == ("finish", "go")
+    assert decided["begun_plan_id"] == "p00000001"
+
+
+def test_the_interrupted_command_keeps_its_plan_id() -> None:
+    before = plan(healthy())
+    begun = claimed(healthy(), (PRIMARY, NEAR, FAR), plan=plan_id([before]), decisions=before["decisions"])
+    after = plan(promoted(armed_and_stopped(begun), FAR))
+    assert after["stage"] == "finish" and plan_id([after]) == plan_id([before])
+
+
+def test_a_finished_run_is_recognised_by_its_former_lead() -> None:
+    herd = promoted(claimed(healthy(), (FAR,), closed="done"), FAR)
+    herd = with_fact(with_fact(herd, PRIMARY, False, "writable"), PRIMARY, "replica", "role")
+    decided = plan(herd)
+    assert decided["outcome"] == "done"
+    # … and from the new lead only when asked for by its id: otherwise this is the way back.
+    as_lead = replace(herd, lead=FAR)
+    assert plan(as_lead, confirm="p00000001")["outcome"] == "done"
+    assert plan(as_lead, confirm="p00000002")["outcome"] != "done"
+
+
+def test_a_member_that_never_closed_its_claim_does_not_reopen_a_finished_run() -> None:
+    herd = promoted(claimed(claimed(healthy(), (NEAR,)), (FAR,), closed="done"), FAR)
+    herd = with_fact(with_fact(herd, PRIMARY, False, "writable"), PRIMARY, "replica", "role")
+    assert plan(herd)["outcome"] == "done"
+
+
+def test_a_run_is_not_over_while_only_its_followers_closed_their_claims() -> None:
+    herd = claimed(claimed(healthy(), (PRIMARY, FAR)), (NEAR,), closed="done")
+    assert plan(promoted(armed_and_stopped(herd), FAR))["stage"] == "finish"
+
+
+def test_the_registry_alone_knows_of_an_operation_too() -> None:
+    operation = Operation("failover", "incomplete", 4, "p00000009", PRIMARY, FAR)
+    decided = plan(promoted(armed_and_stopped(healthy(operation=operation)), FAR))
+    assert (decided["stage"], decided["begun_plan_id"]) == ("finish", "p00000009")
+
+
+def test_a_failed_rehearsal_refuses_before_anything_stops() -> None:
+    bad = Verdict("WAY_BACK", REFUSE, PRIMARY, "no pg_hba.conf entry", acceptable=True)
+    refused = add_rehearsal(plan(healthy()), [bad], Wishes())
+    assert refused["outcome"] == "refuse"
+    taken = add_rehearsal(plan(healthy()), [bad], Wishes(accept=("WAY_BACK",)))
+    assert taken["outcome"] == "go" and taken["accepted"] == ["WAY_BACK"]
+    # The second look rehearses nothing; with the first one's findings it decides the same.
+    again = add_rehearsal(plan(healthy()), [Verdict(**found) for found in taken["rehearsal"]], Wishes(accept=("WAY_BACK",)))
+    assert changed_decisions(taken, again) == []
+
+
+def test_a_changed_situation_is_named() -> None:
+    changed = changed_decisions(plan(healthy()), plan(stopped(healthy(), NEAR, "shut down in recovery")))
+    assert len(changed) == 1 and changed[0].startswith("moves:")
+
+
+def test_the_roles_to_record() -> None:
+    decided = plan(healthy())
+    servers = {PRIMARY: "chi-db1", NEAR: "chi-db2", FAR: "nyc-db1"}
+    assert roles_after(decided, servers) == {
+        "nyc-db1": {"role": "primary", "upstream_server": None},
+        "chi-db1": {"role": "replica", "upstream_server": "nyc-db1"},
+        "chi-db2": {"role": "replica", "upstream_server": "nyc-db1"},
+    }
+
+
+def test_no_two_codes_are_alike() -> None:
+    assert len({check.code for check in CHECKS}) == len(CHECKS)
+
+
+_FACTS = st.sampled_from([
+    lambda herd, name: unreachable(herd, name),
+    lambda herd, name: with_fact(herd, name, True, "replay_paused"),
+    lambda herd, name: stopped(herd, name),
+    lambda herd, name: promoted(herd, name),
+    lambda herd, name: with_fact(herd, name, ["standby.signal"], "signal_files"),
+    lambda herd, name: with_fact(herd, name, "8", "system_identifier"),
+    lambda herd, name: claimed(herd, (name,), token=3),
+    lambda herd, name: claimed(herd, (name,), token=3, closed="done"),
+])
+
+
+@given(st.lists(st.tuples(_FACTS, st.sampled_from([PRIMARY, NEAR, FAR])), max_size=4))
+def test_whatever_happens_a_plan_is_safe(events: list[tuple[Callable[[Herd, str], Herd], str]]) -> None:
+    herd = healthy()
+    for change, name in events:
+        if herd.member(name).facts is not None:  # type: ignore[union-attr]
+            herd = change(herd, name)
+    decided = plan(herd)
+    moves = actions(decided)
+    assert json.loads(json.dumps(decided))["herd"] == "trading_prod"
+    if decided["outcome"] == "go":
+        assert [name for name, (action, _to) in moves.items() if action == "promote"] == [decided["target"]]
+        assert decided["target"] != decided["source"]
+        target = herd.member(decided["target"])
+        assert target is not None and target.reachable
+        # Nobody else may accept writes by the time the target does, but the source, which is stopped first.
+        others = {one.name for one in herd.members if one.writable} - {decided["target"], decided["source"]}
+        assert not others
+        assert all(to != name for name, (_action, to) in moves.items())
