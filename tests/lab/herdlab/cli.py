@@ -1,0 +1,116 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lab's command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import LabError
+
+_ENVIRONMENT = "--environment-file"
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the lab understands."""
+    top = argparse.ArgumentParser(prog="lab", description="Real fleets of PostgreSQL, sshd and BIND on one machine.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, words: str, *arguments: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=words, description=words)
+        for argument in arguments:
+            command.add_argument(argument)
+        return command
+
+    command = add("up", "build a fleet (a lab that is there already ends first)")
+    command.add_argument("fleet", metavar="FLEET.yml", type=Path)
+    command.add_argument("--no-load", action="store_true", help="leave the registry empty")
+    add("down", "end everything the lab started and remove it, but for its logs")
+    add("status", "show hosts and instances")
+    command = add("run", "run a command on the controller's side, with the lab's inventory and configuration")
+    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    command = add("exec", "run a command on a server, as root or another account", "server")
+    command.add_argument("--user")
+    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    command = add("sql", "run SQL on an instance (<herd>_<environment>@<server>), plain output", "instance", "sql")
+    command.add_argument("--db", default="postgres", help="database (default postgres)")
+    command = add("dig", "ask the lab's DNS, one value a line", "name")
+    command.add_argument("type", nargs="?", default="A")
+    command.add_argument("--server", type=int, choices=(1, 2), default=1, help="1 the primary (default), 2 the secondary")
+    add("poweroff", "cut a server's power", "server")
+    command = add("poweron", "start a server again, and its instances", "server")
+    command.add_argument("--no-start", action="store_true", help="leave its instances stopped")
+    add("partition", "take a server's network cable out", "server")
+    add("heal", "put a server's network cable back", "server")
+    command = add("registry", "stop or start the registry's PostgreSQL")
+    command.add_argument("what", choices=("stop", "start"))
+    command = add("dns", "stop or start a DNS server")
+    command.add_argument("what", choices=("stop", "start"))
+    command.add_argument("--server", type=int, choices=(1, 2), help="1 the primary, 2 the secondary; both by default")
+    return top
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; returns its exit status."""
+    try:
+        if argv[:1] == [_ENVIRONMENT]:
+            _take_environment(Path(argv[1]))
+            argv = argv[2:]
+        arguments = parser().parse_args(argv)
+        if os.getuid() != 0:
+            _become_root(argv)
+        return _dispatch(arguments)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _become_root(argv: list[str]) -> None:
+    """Run again through sudo. It resets the environment, so ours travels in a private file, not in arguments."""
+    sudo = shutil.which("sudo")
+    if sudo is None:
+        raise LabError("the lab needs root for namespaces: run it as root, or install sudo")
+    descriptor, name = tempfile.mkstemp(prefix="lab-environment-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(dict(os.environ), file)
+    launcher = str(Path(__file__).resolve().parent.parent / "lab")
+    os.execv(sudo, [sudo, "-n", "--", sys.executable, launcher, _ENVIRONMENT, name, *argv])  # noqa: S606
+
+
+def _take_environment(path: Path) -> None:
+    kept = {name: os.environ[name] for name in ("SUDO_UID", "SUDO_GID", "SUDO_USER") if name in os.environ}
+    environment = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.environ.update(kept)
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    # Imported here: as root only, and with whatever they need from the project's environment.
+    from . import build, inside, supervisor
+    from .kernel import run_in
+    from .plan import Plan
+    from .state import State
+
+    state = State.from_environment()
+    if arguments.command == "up":
+        return build.up(state, arguments.fleet.resolve(), not arguments.no_load)
+    if arguments.command == "down":
+        return build.down(state)
+    pid = supervisor.find(state.root)
+    if pid is None or not state.plan.exists():
+        raise LabError(f"no lab is up in {state.root}")
+    plan = Plan.load(state.plan)
+    work: Callable[[State, Plan, argparse.Namespace], int] = getattr(inside, f"do_{arguments.command}")
+    return run_in(pid, lambda: inside.guarded(work, state, plan, arguments))
