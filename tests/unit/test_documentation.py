@@ -32,7 +32,14 @@ PLUGINS = [(kind, name) for kind in ("inventory", "lookup", "filter", "callback"
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
 # What a documented option and an entry of an argument spec have in common, with what stands for "not said".
-SPEC_KEYS: dict[str, Any] = {"type": "str", "elements": None, "choices": None, "default": None, "required": False, "aliases": []}
+SPEC_KEYS: dict[str, Any] = {
+    "type": "str",
+    "elements": None,
+    "choices": None,
+    "default": None,
+    "required": False,
+    "aliases": [],
+}
 
 
 def documentation(name: str, kind: str = "module") -> tuple[dict[str, Any], str, Any]:
@@ -49,7 +56,7 @@ def documentation(name: str, kind: str = "module") -> tuple[dict[str, Any], str,
     return doc, examples or "", returns
 
 
-class SpecSeen(Exception):  # noqa: N818  it is no error: it carries what was looked for
+class SpecSeen(Exception):
     """Ends a module where it would begin to work."""
 
     def __init__(self, spec: dict[str, Any], arguments: dict[str, Any]) -> None:
@@ -179,7 +186,11 @@ def test_a_wrong_example_is_found() -> None:
 
 def test_a_difference_is_found() -> None:
     documented = {"port": {"type": "int"}, "gone": {}, "deep": {"type": "dict", "suboptions": {"x": {"type": "int"}}}}
-    spec = {"port": {"type": "str"}, "new": {}, "deep": {"type": "dict", "options": {"x": {"type": "int", "default": 1}}}}
+    spec = {
+        "port": {"type": "str"},
+        "new": {},
+        "deep": {"type": "dict", "options": {"x": {"type": "int", "default": 1}}},
+    }
     assert list(differences(documented, spec)) == [
         "deep.x: default is documented as None and taken as 1",
         "gone is documented and not taken",
@@ -192,7 +203,9 @@ def test_a_difference_is_found() -> None:
 def test_action_belongs_to_a_module_that_only_documents_it(name: str) -> None:
     assert name in MODULES, "an action plugin is documented by a module of its name"
     tree = ast.parse((ROOT / "plugins" / "modules" / f"{name}.py").read_text(encoding="utf-8"))
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)], "work belongs in the action plugin"
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)], (
+        "work belongs in the action plugin"
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
@@ -209,9 +222,17 @@ def test_plugin_is_documented(kind: str, name: str) -> None:
         assert list(yaml.safe_load_all(examples)), "EXAMPLES is not YAML"
 
 
+def action_groups() -> dict[str, list[Any]]:
+    """The action groups as meta/runtime.yml has them."""
+    runtime = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text(encoding="utf-8"))
+    groups: dict[str, list[Any]] = runtime["action_groups"]
+    return groups
+
+
 def test_action_groups_list_every_module_once() -> None:
-    groups = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text(encoding="utf-8"))["action_groups"]
-    extended = [group for entry in groups["all"] if isinstance(entry, dict) for group in entry["metadata"]["extend_group"]]
+    groups = action_groups()
+    metadata = [entry["metadata"] for entry in groups["all"] if isinstance(entry, dict)]
+    extended = [group for entry in metadata for group in entry["extend_group"]]
     listed = [entry for group in ("all", *extended) for entry in groups[group] if isinstance(entry, str)]
     assert set(extended) == set(groups) - {"all"}
     assert sorted(listed) == MODULES
@@ -220,8 +241,7 @@ def test_action_groups_list_every_module_once() -> None:
 @pytest.mark.parametrize("group", ["registry", "dns", "instance"])
 def test_modules_of_an_action_group_share_its_options(group: str) -> None:
     """module_defaults for a group reach every module in it, so each has to know the options of the group's fragment."""
-    groups = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text(encoding="utf-8"))["action_groups"]
-    for name in groups[group]:
+    for name in action_groups()[group]:
         fragments = documentation(name)[0].get("extends_documentation_fragment") or raw_fragments(name)
         assert f"{COLLECTION}.{group}" in fragments, f"{name} does not extend {COLLECTION}.{group}"
 
@@ -241,7 +261,9 @@ def test_role_says_what_it_is_and_takes(role: str) -> None:
     folder = ROOT / "roles" / role
     assert (folder / "README.md").read_text(encoding="utf-8").strip()
     assert (folder / "meta" / "main.yml").exists()
-    entry_points = yaml.safe_load((folder / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    entry_points = yaml.safe_load((folder / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))[
+        "argument_specs"
+    ]
     defaults: dict[str, Any] = {}
     if (folder / "defaults" / "main.yml").exists():
         defaults = yaml.safe_load((folder / "defaults" / "main.yml").read_text(encoding="utf-8")) or {}
@@ -260,7 +282,9 @@ def test_role_says_what_it_is_and_takes(role: str) -> None:
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 def test_playbook_is_described(playbook: str) -> None:
     text = (ROOT / "playbooks" / f"{playbook}.yml").read_text(encoding="utf-8")
-    assert any(line.startswith("# ") for line in text.splitlines()[:5]), "the playbook does not begin with what it is for"
+    assert any(line.startswith("# ") for line in text.splitlines()[:5]), (
+        "the playbook does not begin with what it is for"
+    )
     assert all(play.get("name") for play in yaml.safe_load(text)), "a play without a name"
     named = (ROOT / "README.md").read_text(encoding="utf-8")
     for document in (ROOT / "docs").rglob("*"):
