@@ -31,7 +31,7 @@ def require_dnspython() -> None:
     if not HAS_DNSPYTHON:
         raise OperatorError(
             "DNS_MISSING_LIBRARY",
-            "the Python that runs Ansible has no dnspython 2.1 or newer",
+            "the Python that runs Ansible has no dnspython 2.3 or newer",
             "install dnspython for the controller's Python (it is in the collection's requirements)",
         )
 
