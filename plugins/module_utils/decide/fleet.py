@@ -599,3 +599,35 @@ def kept_roles(current: Fleet, wanted: Fleet, live: Iterable[Tuple[str, str]]) -
                 f"(primary: {_primary_of(old)}); the file differs for {', '.join(differing)}"
             )
     return notes
+
+
+def part_of_fleet(fleet: Fleet, environments: Iterable[str] = (), herds: Iterable[str] = ()) -> Fleet:
+    """The part of a fleet that these environments and herds (by name, or as herd_environment) make; empty means all.
+
+    What a part needs is in it: the environments, servers and data centers of its herds.
+    """
+    wanted_environments, wanted_herds = set(environments), set(herds)
+    if not wanted_environments and not wanted_herds:
+        return fleet
+    chosen = [
+        herd
+        for herd in fleet["herds"]
+        if (not wanted_environments or herd["environment"] in wanted_environments)
+        and (not wanted_herds or {herd["name"], names.herd_name(herd["name"], herd["environment"])} & wanted_herds)
+    ]
+    used = {member["server"] for herd in chosen for member in herd["members"]}
+    servers = {
+        name: server
+        for name, server in fleet["servers"].items()
+        if name in used or (not wanted_herds and server["environment"] in wanted_environments)
+    }
+    kept_environments = {herd["environment"] for herd in chosen} | {server["environment"] for server in servers.values()}
+    if not wanted_herds:
+        kept_environments |= wanted_environments
+    kept_datacenters = {server["datacenter"] for server in servers.values()}
+    return {
+        "environments": {name: item for name, item in fleet["environments"].items() if name in kept_environments},
+        "datacenters": {name: item for name, item in fleet["datacenters"].items() if name in kept_datacenters},
+        "servers": servers,
+        "herds": chosen,
+    }

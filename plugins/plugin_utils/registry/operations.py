@@ -42,10 +42,10 @@ SELECT json_build_object(
 
 def _operations(cursor: Any, where: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Operations by a condition that is a constant of the calling code."""
-    statement = sql.SQL(_OPERATION + where).format(
+    statement = sql.SQL(_OPERATION).format(
         lease=iso_utc("o.lease_until"), started=iso_utc("o.started_dt"), finished=iso_utc("o.finished_dt")
     )
-    cursor.execute(statement, values)
+    cursor.execute(statement + sql.SQL(where), values)
     return [json.loads(document) for (document,) in cursor.fetchall()]
 
 
@@ -79,13 +79,14 @@ def open_operation(cursor: Any, herd_id: int) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def history(cursor: Any, herd: str | None = None, environment: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
-    """The newest operations first, of one herd or of all."""
+def history(cursor: Any, environments: list[str], herds: list[str], limit: int) -> list[dict[str, Any]]:
+    """The newest operations first, of these environments and herds (by name, or as herd_environment); empty means all."""
     return _operations(
         cursor,
-        " WHERE (%s::text IS NULL OR o.herd_name = %s) AND (%s::text IS NULL OR o.env_name = %s)"
+        " WHERE (%s::text[] = '{}' OR o.env_name = ANY (%s::text[]))"
+        " AND (%s::text[] = '{}' OR o.herd_name = ANY (%s::text[]) OR o.herd_name || '_' || o.env_name = ANY (%s::text[]))"
         " ORDER BY o.operation_id DESC LIMIT %s",
-        (herd, herd, environment, environment, limit),
+        (environments, environments, herds, herds, herds, limit),
     )
 
 
