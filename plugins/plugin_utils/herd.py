@@ -32,6 +32,7 @@ def herd_of(
     looks: Mapping[str, Mapping[str, Any]],
     unreachable: Mapping[str, str],
     held: str = "",
+    registry_error: str = "",
     dns: dict[str, Any] | None = None,
     only: Container[str] | None = None,
 ) -> Herd:
@@ -58,6 +59,7 @@ def herd_of(
         operation=_operation(own.get("elephaas_operation")),
         last_failover=_operation(own.get("elephaas_last_failover")),
         held=held,
+        registry_error=registry_error,
         dns=dns,
         now=time.time(),
     )

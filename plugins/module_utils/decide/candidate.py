@@ -29,6 +29,8 @@ class Wishes:
     max_ttl: seconds; a longer TTL of the vhost is shown as a warning.
     accept: codes of acceptable refusals that the operator has accepted.
     dns: "update", or "skip" to leave DNS alone.
+    without_registry: only the members' hosts tell who else acts; takeover: ignore leases there that are still running.
+    token: of this run's own operation; None before it has one.
     """
 
     candidate: str = ""
@@ -41,6 +43,8 @@ class Wishes:
     accept: tuple[str, ...] = ()
     dns: str = "update"
     without_registry: bool = False
+    takeover: bool = False
+    token: Optional[int] = None
 
 
 @dataclass(frozen=True)

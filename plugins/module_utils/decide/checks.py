@@ -23,6 +23,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import 
     STUCK,
     SWITCH,
     Stage,
+    mirrored_operations,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
@@ -101,8 +102,23 @@ def run_checks(situation: Situation) -> list[Verdict]:
 
 
 def _held(situation: Situation) -> Iterator[Finding]:
-    if situation.herd.held:
-        yield situation.herd.name, situation.herd.held
+    herd, wishes = situation.herd, situation.wishes
+    if herd.held:
+        yield herd.name, herd.held
+    if not wishes.without_registry or wishes.takeover:
+        return
+    # The registry grants a token only when no lease is alive; without it, the hosts' copies have to tell.
+    for copy in mirrored_operations(herd):
+        operation = copy.operation
+        alive = operation.open and operation.lease_until is not None and operation.lease_until > herd.now
+        if alive and operation.token != wishes.token:
+            left = human_seconds(operation.lease_until - herd.now)  # type: ignore[operator]
+            yield copy.holder, f"{operation.operator} runs a {operation.verb} on it, its lease lasts another {left}"
+
+
+def _registry_lost(situation: Situation) -> Iterator[Finding]:
+    if situation.herd.registry_error:
+        yield situation.herd.name, situation.herd.registry_error
 
 
 def _on_hold(situation: Situation) -> Iterator[Finding]:
@@ -336,6 +352,12 @@ CHECKS: tuple[Check, ...] = (
         "Two runs on one herd could promote two members.",
         "Wait for that run, or talk to its operator; a dead run's lease is taken over when it expires.",
         _held, stages=ALL_STAGES,
+    ),
+    Check(
+        "REGISTRY_LOST", REFUSE, "The registry can be asked and can record", "one query to the registry",
+        "It says who else acts, and keeps what this run does.",
+        "Bring it back, or say -e without_registry=true: the members' hosts then hold lock and record.",
+        _registry_lost, stages=ALL_STAGES,
     ),
     Check(
         "HERD_ON_HOLD", REFUSE, "A herd on hold is not touched", "the registry's hold reason",

@@ -116,6 +116,7 @@ class Herd:
     lead: the inventory name of the anchor under which the herd was selected.
     missing: members on record that the inventory does not hold (a filtered inventory, a sliced job).
     held: who holds the herd's lease, when somebody else's run is alive; empty when it is free.
+    registry_error: why the registry could not be asked; empty when it could, or was not to be.
     dns: what elephaas.herd.dns_repoint's probe returned for the vhost; None when it was not asked.
     now: seconds since the epoch, as a fact.
     """
@@ -132,6 +133,7 @@ class Herd:
     operation: Optional[Operation] = None
     last_failover: Optional[Operation] = None
     held: str = ""
+    registry_error: str = ""
     dns: Optional[dict[str, Any]] = None
     now: float = field(default=0.0)
 

@@ -75,6 +75,7 @@ def test_a_healthy_herd_goes_to_the_other_data_center() -> None:
 
 REFUSED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
     "OPERATION_HELD": (lambda: healthy(held="ada on ops1 since 03:00"), {}),
+    "REGISTRY_LOST": (lambda: healthy(registry_error="connection refused"), {}),
     "HERD_ON_HOLD": (lambda: healthy(hold_reason="migration"), {}),
     "MEMBER_MISSING": (lambda: healthy(missing=("trading_prod@nyc-db9",)), {}),
     "INTERRUPTED_UNCLEAR": (lambda: claimed(stopped(healthy(), PRIMARY), (PRIMARY, FAR)), {}),
@@ -313,6 +314,15 @@ def test_the_roles_to_record() -> None:
         "chi-db1": {"role": "replica", "upstream_server": "nyc-db1"},
         "chi-db2": {"role": "replica", "upstream_server": "nyc-db1"},
     }
+
+
+def test_without_the_registry_a_live_claim_on_a_host_holds_the_herd() -> None:
+    herd = replace(claimed(healthy(), (NEAR,), token=3), now=-60.0)
+    assert "OPERATION_HELD" in codes(plan(herd, without_registry=True))
+    assert "OPERATION_HELD" not in codes(plan(herd))
+    for free in ({"takeover": True}, {"token": 3}):
+        assert "OPERATION_HELD" not in codes(plan(herd, without_registry=True, **free))
+    assert "OPERATION_HELD" not in codes(plan(replace(herd, now=60.0), without_registry=True))
 
 
 def test_no_two_codes_are_alike() -> None:
