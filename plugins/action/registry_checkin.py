@@ -13,6 +13,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
 
 _OBSERVATION = {
+    "name": {"type": "str"},
     "herd": {"type": "str", "required": True},
     "environment": {"type": "str", "required": True},
     "server": {"type": "str", "required": True},

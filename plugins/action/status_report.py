@@ -22,7 +22,7 @@ class ActionModule(ControllerAction):
 
     ARGUMENT_SPEC = {
         "observations": {"type": "list", "elements": "dict", "required": True},
-        "reconciled": {"type": "list", "elements": "str", "default": []},
+        "reconciled": {"type": "list", "elements": "dict", "default": []},
         "record_error": {"type": "str", "default": ""},
         "max_lag": {"type": "int", "default": 16 * 1024 * 1024},
         "format": {"type": "str", "default": "table", "choices": ["table", "json"]},
@@ -45,7 +45,10 @@ class ActionModule(ControllerAction):
         if params["format"] == "json":
             display.display(json.dumps({"herds": herds}, indent=2, sort_keys=True))
         else:
-            notes = [f"put on record: {text.printable(line)}" for line in params["reconciled"]]
+            notes = [
+                text.printable(f"put on record: {one['herd']} was failed over from {one['from_server']} to {one['to_server']}")
+                for one in params["reconciled"]
+            ]
             if params["record_error"]:
                 notes.append(f"NOTHING WAS PUT ON RECORD: {text.printable(params['record_error'])}")
             display.display("\n".join(["", *text.status_lines(herds), *notes]))

@@ -32,6 +32,9 @@ options:
         description: Environment of the herd.
         type: str
         required: true
+      name:
+        description: Inventory name of the instance. Not used here; it lets the same observation serve M(elephaas.herd.status_report).
+        type: str
       server:
         description: Server of the instance.
         type: str

@@ -20,9 +20,9 @@ options:
     elements: dict
     required: true
   reconciled:
-    description: What the check-in has put right in the record; shown.
+    description: What the check-in has put right in the record, its RV(elephaas.herd.registry_checkin#module:reconciled); shown.
     type: list
-    elements: str
+    elements: dict
     default: []
   record_error:
     description: Why nothing could be put on record; shown. Empty when it could.

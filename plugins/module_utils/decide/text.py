@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Sequence
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import ACTIONS, GO
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_seconds
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_bytes, human_seconds
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, SWITCH
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import OK
 
