@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Used as elephaas.herd.instance and elephaas.herd.instance.token."""
+    """Used as elephaas.herd.instance, elephaas.herd.instance.token and elephaas.herd.instance.release."""
 
     DOCUMENTATION = r"""
 options:
@@ -64,4 +64,17 @@ options:
       - The operation's token, as claimed on this host with M(elephaas.herd.operation_token).
       - What can do harm is refused without it, and its use renews the lease.
     type: int
+"""
+
+    RELEASE = r"""
+options:
+  release:
+    description: Close the operation of O(token) on this host when all went well.
+    type: bool
+    default: false
+  release_outcome:
+    description: How the operation is closed.
+    type: str
+    choices: [done, aborted]
+    default: done
 """

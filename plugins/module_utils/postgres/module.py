@@ -11,6 +11,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.account import owner_of, run_as
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, target_from
 
+# Options of the verbs that can close their operation in the same run.
+RELEASE_OPTIONS: dict[str, Any] = {
+    "release": {"type": "bool", "default": False},
+    "release_outcome": {"type": "str", "choices": ["done", "aborted"], "default": "done"},
+}
+
 
 def instance_argument_spec(timeout: int, token: bool = False, **more: Any) -> dict[str, Any]:
     """The options of doc fragment elephaas.herd.instance (and .token), merged with a module's own."""

@@ -140,6 +140,7 @@ def _empty(target: Target) -> dict[str, Any]:
         "postmaster_pid": None,
         "identity_problem": None,
         "sql_error": None,
+        "superuser": None,
         "role": None,
         "signal_files": [],
         "writable": False,
@@ -242,6 +243,7 @@ def _add_running(facts: dict[str, Any], target: Target, layout: Layout, postmast
         facts["status"] = "running"
     settings = {name: convert(name, text) for name, text in answer["settings"].items() if name not in _PRESET}
     facts.update(
+        superuser=answer["superuser"],
         role="replica" if answer["in_recovery"] else "primary",
         writable=not answer["in_recovery"],
         version=answer["version"].split()[0],

@@ -1,0 +1,78 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The last WAL record that an instance holds, read with pg_waldump. Private to the collection."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from typing import NamedTuple
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn, record_end
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
+
+_RECORD = re.compile(
+    r"^rmgr: (?P<manager>\S+)\s+len \(rec/tot\):\s*\d+/\s*(?P<total>\d+), tx:\s*\d+, "
+    r"lsn: (?P<lsn>[0-9A-Fa-f]+/[0-9A-Fa-f]+), prev [0-9A-Fa-f]+/[0-9A-Fa-f]+, desc: (?P<what>.*)$"
+)
+# src/backend/access/rmgrdesc/xlogdesc.c
+_SHUTDOWN = re.compile(r"\ACHECKPOINT_SHUTDOWN redo (?P<redo>[0-9A-Fa-f]+/[0-9A-Fa-f]+); tli (?P<tli>\d+); prev tli (?P<prev>\d+);")
+
+
+class Record(NamedTuple):
+    """One WAL record. start and total_length in bytes; description as pg_waldump prints it."""
+
+    manager: str
+    start: int
+    total_length: int
+    description: str
+
+
+def parse_records(text: str) -> list[Record]:
+    """The records in pg_waldump's output, in its order."""
+    matches = (_RECORD.match(line) for line in text.splitlines())
+    return [
+        Record(found.group("manager"), parse_lsn(found.group("lsn")), int(found.group("total")), found.group("what"))
+        for found in matches
+        if found
+    ]
+
+
+def read_last_record(pg_waldump: str, data_directory: str, timeline: int, start: str, timeout: float) -> Record | None:
+    """The last whole, valid record at or after position `start` on that timeline, or None.
+
+    pg_waldump ends at the first record that is incomplete or whose checksum is wrong, as recovery does. A start
+    inside a record is moved forward to the next one.
+    """
+    done = run([pg_waldump, "-p", os.path.join(data_directory, "pg_wal"), "-t", str(timeline), "-s", start], timeout)
+    records = parse_records(done.stdout)
+    return records[-1] if records else None
+
+
+def shutdown_problem(
+    record: Record | None, timeline: int, armed_lsn: str, replayed: int, segment_size: int, page_size: int
+) -> str | None:
+    """Why this last record does not prove that everything of the old primary is here; None when it does.
+
+    record: the last record held. armed_lsn: a position that the old primary had reached when it could, from then
+    on, only restart read-only. replayed: pg_last_wal_replay_lsn() in bytes. Sizes in bytes.
+    """
+    if record is None:
+        return "there is no record after the position at which it was armed"
+    if record.manager != "XLOG" or not record.description.startswith("CHECKPOINT_SHUTDOWN "):
+        return f"the last record is {record.manager} {record.description.split(' ')[0]}, not a shutdown checkpoint"
+    found = _SHUTDOWN.match(record.description)
+    if not found or int(found.group("tli")) != timeline or int(found.group("prev")) != timeline:
+        # The checkpoint that ends a recovery is of the same kind and names two timelines.
+        return f"the shutdown checkpoint is not one of timeline {timeline}"
+    if parse_lsn(found.group("redo")) != record.start:
+        # A real shutdown checkpoint is its own redo point: nothing was written while it ran.
+        return "the checkpoint has a redo position before itself"
+    if record.start < parse_lsn(armed_lsn):
+        # Left over from an earlier, long past shutdown: the old primary has written since.
+        return f"the shutdown checkpoint is older than {armed_lsn}, where the old primary was when it was armed"
+    if record_end(record.start, record.total_length, segment_size, page_size) != replayed:
+        return "the shutdown checkpoint is not the last thing that was replayed"
+    return None
