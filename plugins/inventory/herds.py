@@ -298,8 +298,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             for name, value in variables.items():
                 inventory.set_variable(group, name, value)
         for host, variables in model.hosts.items():
-            # Not set_variable: from ansible-core 2.19 on it copies and tags every value once more; for 10,000 hosts that
-            # costs more than all the rest of this plugin. These are plain JSON values, already marked as data.
+            # Not set_variable: from ansible-core 2.19 on it copies and tags every value once more; for 10,000 hosts
+            # that costs more than all the rest of this plugin. These are plain JSON values, already marked as data.
             inventory.get_host(inventory.add_host(host)).vars.update(variables)
         for group, hosts in model.groups.items():
             for host in hosts:
