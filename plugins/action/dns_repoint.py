@@ -53,7 +53,7 @@ class ActionModule(ControllerAction):
             return ()  # a DSN that cannot be read is never shown
         return (password,) if password else ()
 
-    def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Repoint, or rehearse it in check mode; the result is described in the module's RETURN."""
         notes = _check_token(params)
         updater = Updater.from_params(params)
