@@ -130,7 +130,7 @@ def test_the_update_carries_what_was_read_as_its_condition() -> None:
     prerequisites, updates = sections(change, rehearsal=False)
     assert "db.example.com. 0 IN CNAME one.example.com." in prerequisites
     assert "db.example.com. NONE A" in prerequisites
-    assert updates == ["db.example.com. ANY CNAME", "db.example.com. 30 IN CNAME two.example.com."]
+    assert updates == ["db.example.com. 30 IN CNAME two.example.com.", "db.example.com. ANY CNAME"]
 
 
 @given(kinds, kinds, st.booleans())

@@ -34,7 +34,7 @@ PLAIN = f'key "herd-key" {{ algorithm hmac-sha256; secret "{SECRET}"; }};'
         f'key "Herd-Key." {{\n\tsecret "{SECRET}";\n\talgorithm "HMAC-SHA256";\n}};\n',
         f'// key "old" {{ secret "AAAA"; }};\n# key\n/* key "x" {{ */ {PLAIN} // }};',
         f'options {{ directory "/var/lib/bind"; listen-on port 53 {{ any; }}; }};\n{PLAIN}\n',
-        f'{PLAIN}\nserver 10.0.0.1 {{ keys {{ "herd-key"; }}; }};\ncontrols {{ inet * allow {{ any; }} keys {{ "a"; }}; }};',
+        f'{PLAIN}\nserver 10.0.0.1 {{ keys {{ "x"; }}; }}; controls {{ inet * allow {{ any; }} keys {{ "a"; }}; }};',
         f'include "/etc/bind/else.conf";\n{PLAIN}',
     ],
 )
