@@ -245,10 +245,16 @@ def _write(cursor: Any, change: dict[str, Any]) -> None:
 
 
 def _write_herd(cursor: Any, change: dict[str, Any]) -> None:
+    moves = change["action"] == "change" and bool({"port", "pgdata"} & set(change["after"]))
+    if moves:
+        # A fleet gives each member's effective port and directory, so a member that does not move keeps them: they are
+        # pinned while the herd's change, and an override equal to the herd's new value is none any more.
+        cursor.execute(
+            f"UPDATE ele_instance SET local_port = effective_port, local_pgdata = effective_pgdata WHERE herd_id = {_HERD}",
+            _parameters(change),
+        )
     _write(cursor, change)
-    if change["action"] == "change" and {"port", "pgdata"} & set(change["after"]):
-        # Members that had their own keep it: the effective values of the others follow, and those that the fleet file
-        # gives are written after the herd. An override equal to the herd's new value is none any more.
+    if moves:
         cursor.execute(
             "UPDATE ele_instance i SET local_port = nullif(i.local_port, h.db_port),"
             f" local_pgdata = nullif(i.local_pgdata, h.pgdata) FROM ele_herd h WHERE h.herd_id = i.herd_id AND h.herd_id = {_HERD}",

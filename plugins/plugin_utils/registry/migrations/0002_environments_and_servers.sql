@@ -14,13 +14,13 @@ DECLARE
 BEGIN
     FOR item IN
         SELECT p.oid::regprocedure AS signature FROM pg_proc p
-         WHERE p.proname = 'sp_instance_checkin' AND p.pronamespace = current_schema()::regnamespace
+         WHERE p.proname = 'sp_instance_checkin' AND p.pronamespace = quote_ident(current_schema())::regnamespace
     LOOP
         EXECUTE format('DROP FUNCTION %s', item.signature);
     END LOOP;
     FOR item IN
         SELECT t.tgname, t.tgrelid::regclass AS relation FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-         WHERE p.proname = 'sp_audit_stamps' AND p.pronamespace = current_schema()::regnamespace
+         WHERE p.proname = 'sp_audit_stamps' AND p.pronamespace = quote_ident(current_schema())::regnamespace
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', item.tgname, item.relation);
     END LOOP;
