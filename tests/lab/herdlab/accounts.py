@@ -8,7 +8,6 @@ The machine's /etc/passwd, /etc/group and /etc/shadow are only read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from .state import State
@@ -19,12 +18,12 @@ _SYSTEM = {"postgres": "/var/lib/postgresql", "bind": "/var/cache/bind", "sshd":
 _FIRST_FREE_ID = 61000
 
 
-def write(state: State, logins: Iterable[str]) -> None:
-    """Write the files; logins are the accounts that are reached by ssh or own a PostgreSQL."""
+def write(state: State, ssh_users: set[str], owners: set[str]) -> None:
+    """Write the files for accounts that are reached by ssh and for those that own a PostgreSQL."""
     passwd = _read("passwd")
     group = _read("group")
     shadow = _read("shadow")
-    logins = set(logins)
+    logins = {"root"} | ssh_users | owners
     for number, name in enumerate(sorted(logins | set(_SYSTEM)), start=_FIRST_FREE_ID):
         if name not in passwd:
             home = _SYSTEM.get(name, f"/home/{name}")
@@ -38,6 +37,9 @@ def write(state: State, logins: Iterable[str]) -> None:
             shadow[name][1] = "*"
             if passwd[name][6].endswith(("nologin", "false")):
                 passwd[name][6] = "/bin/bash"
+    # Debian's directories for sockets and logs are the group's, so that clusters of other accounts work as well.
+    members = {name for name in group["postgres"][3].split(",") if name} | (owners - {"postgres"})
+    group["postgres"][3] = ",".join(sorted(members))
     for file, entries in (("passwd", passwd), ("group", group), ("shadow", shadow)):
         path = state.accounts / file
         path.touch(mode=0o600)

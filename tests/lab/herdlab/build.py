@@ -10,11 +10,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from . import accounts, controller, dns, hosts, kernel, network, places, postgres, programs, registry, supervisor
 from .errors import LabError
-from .plan import Plan, make_plan, read_fleet
+from .plan import Instance, Plan, make_plan, read_fleet
 from .state import State
 
 # More than the cores: most of a start is waiting.
@@ -32,9 +33,8 @@ def up(state: State, fleet_file: Path, load: bool) -> int:
         state.create()
         accounts.write(
             state,
-            {"root", "postgres"}
-            | {host.ssh_user for host in plan.hosts}
-            | {instance.os_user for instance in plan.instances},
+            {host.ssh_user for host in plan.hosts},
+            {"postgres", *(instance.os_user for instance in plan.instances)},
         )
         shutil.copy(fleet_file, state.root / "fleet.yml")
         pid = supervisor.start(state.root, state.logs / "supervisor.log")
@@ -87,7 +87,7 @@ def _build(state: State, plan: Plan) -> None:
     hosts.prepare(state, plan, key)
     network.create(plan)
     for host in plan.hosts:
-        hosts.power_on(state, plan, host)
+        hosts.power_on(state, host)
     say("hosts are up")
     postgres.write_passwords(state, plan, passwords["replication"])
     dns.prepare(state, plan)
@@ -98,13 +98,13 @@ def _build(state: State, plan: Plan) -> None:
         lambda: dns.start(plan, 2),
         lambda: registry.create(state, plan, passwords["registry"]),
     ]
-    tasks += [lambda members=members: _start_herd(state, plan, members, passwords) for members in herds]  # type: ignore[misc]
+    tasks += [partial(_start_herd, state, plan, members, passwords) for members in herds]
     _all(tasks)
     postgres.wait_until_streaming(plan)
     say("every replica streams")
 
 
-def _start_herd(state: State, plan: Plan, members: list[hosts.Host], passwords: dict[str, str]) -> None:
+def _start_herd(state: State, plan: Plan, members: list[Instance], passwords: dict[str, str]) -> None:
     postgres.create_herd(state, plan, members, passwords)
     for member in members:
         postgres.start(plan, member)

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--db", default="postgres", help="database (default postgres)")
     command = add("dig", "ask the lab's DNS, one value a line", "name")
     command.add_argument("type", nargs="?", default="A")
-    command.add_argument("--server", type=int, choices=(1, 2), default=1, help="1 the primary (default), 2 the secondary")
+    command.add_argument("--server", type=int, choices=(1, 2), default=1, help="1 primary (default), 2 secondary")
     add("poweroff", "cut a server's power", "server")
     command = add("poweron", "start a server again, and its instances", "server")
     command.add_argument("--no-start", action="store_true", help="leave its instances stopped")
@@ -55,6 +55,21 @@ def parser() -> argparse.ArgumentParser:
     command = add("dns", "stop or start a DNS server")
     command.add_argument("what", choices=("stop", "start"))
     command.add_argument("--server", type=int, choices=(1, 2), help="1 the primary, 2 the secondary; both by default")
+    command = add("writer", "an application that commits numbered rows through a herd's vhost")
+    command.add_argument("what", choices=("start", "stop", "report"))
+    command.add_argument("herd", help="<herd>_<environment>, or the herd's name where that is unique")
+    command.add_argument("--rate", type=float, default=50.0, help="commits per second (default 50)")
+    command.add_argument("--connections", type=int, default=2, help="how many connections (default 2)")
+    command.add_argument(
+        "--dns-cache",
+        type=float,
+        default=0.1,
+        help="seconds for which a looked-up address may be used again, at most its TTL (default 0.1)",
+    )
+    command = add("fleet", "print a fleet file of some size")
+    command.add_argument("herds", type=int)
+    command.add_argument("members", type=int)
+    command.add_argument("--per-server", type=int, default=1, help="instances on each server (default 1)")
     return top
 
 
@@ -65,14 +80,33 @@ def main(argv: list[str]) -> int:
             _take_environment(Path(argv[1]))
             argv = argv[2:]
         arguments = parser().parse_args(argv)
+        if arguments.command == "fleet":
+            return _print_fleet(arguments)
         if os.getuid() != 0:
             _become_root(argv)
         return _dispatch(arguments)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        print(
+            f"lab: {sys.executable} has no module {error.name}: run script/bootstrap, "
+            "or install python3-yaml python3-psycopg2 python3-dnspython",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _print_fleet(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from .generate import fleet
+
+    document = fleet(arguments.herds, arguments.members, arguments.per_server)
+    yaml.safe_dump(document, sys.stdout, sort_keys=False)
+    return 0
 
 
 def _become_root(argv: list[str]) -> None:
@@ -83,7 +117,7 @@ def _become_root(argv: list[str]) -> None:
     descriptor, name = tempfile.mkstemp(prefix="lab-environment-")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(dict(os.environ), file)
-    launcher = str(Path(__file__).resolve().parent.parent / "lab")
+    launcher = str(Path(__file__).resolve().parent.parent / "main.py")
     os.execv(sudo, [sudo, "-n", "--", sys.executable, launcher, _ENVIRONMENT, name, *argv])  # noqa: S606
 
 

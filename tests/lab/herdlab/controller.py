@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import accounts, dns, hosts, kernel, registry
+from . import dns, hosts, kernel, registry
 from .plan import Plan, expose_collection
 from .programs import path_of, run
 from .state import CHECKOUT, State
@@ -48,9 +46,21 @@ pipelining = true
 
 [ssh_connection]
 pipelining = true
-ssh_args = -F none -o UserKnownHostsFile={folder}/known_hosts -o GlobalKnownHostsFile=/dev/null -o IdentitiesOnly=yes -o BatchMode=yes -o ControlMaster=auto -o ControlPersist=60s
+ssh_args = -F {folder}/ssh_config
 control_path_dir = {sockets}
 control_path = %(directory)s/%%C
+"""
+# A file of its own, so that neither the machine's nor the operator's ssh configuration has a say.
+_SSH_CONFIG = """\
+UserKnownHostsFile "{folder}/known_hosts"
+GlobalKnownHostsFile /dev/null
+StrictHostKeyChecking yes
+IdentityFile "{folder}/id_ed25519"
+IdentitiesOnly yes
+BatchMode yes
+ControlMaster auto
+ControlPersist 60s
+ControlPath {sockets}/%C
 """
 
 
@@ -70,6 +80,7 @@ def write(state: State, plan: Plan, passwords: dict[str, str]) -> None:
     (collection / "herd").symlink_to(CHECKOUT)
     (folder / "ansible").mkdir()
     (folder / "ansible.cfg").write_text(_ANSIBLE_CFG.format(folder=folder, sockets=SOCKETS), encoding="utf-8")
+    (folder / "ssh_config").write_text(_SSH_CONFIG.format(folder=folder, sockets=SOCKETS), encoding="utf-8")
     (folder / "known_hosts").write_text(hosts.known_hosts(state, plan), encoding="utf-8")
     (folder / "resolv.conf").write_text(hosts.resolver(plan), encoding="utf-8")
     (folder / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n", encoding="utf-8")
@@ -112,7 +123,7 @@ def environment(state: State, plan: Plan) -> dict[str, str]:
             "PATH": ":".join(path),
             "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
             "ELEPHAAS_LAB_STATE": str(state.root),
-            "ELEPHAAS_REGISTRY_DSN": f"host={plan.registry} port=5432 dbname={registry.DATABASE} user={registry.OPERATOR}",
+            "ELEPHAAS_REGISTRY_DSN": registry.dsn(plan),
             "PGPASSFILE": str(folder / "pgpass"),
             "ELEPHAAS_DNS_SERVER": plan.dns[0],
             "ELEPHAAS_DNS_KEY_FILE": str(folder / "tsig.key"),
@@ -165,7 +176,8 @@ def static_inventory(plan: Plan) -> dict[str, Any]:
         put("servers", name)
     for herd in plan.fleet["herds"]:
         group = names.herd_group(herd["name"], herd["environment"])
-        members = {m["server"]: names.instance_name(herd["name"], herd["environment"], m["server"]) for m in herd["members"]}
+        servers = [member["server"] for member in herd["members"]]
+        members = {server: names.instance_name(herd["name"], herd["environment"], server) for server in servers}
         for member in herd["members"]:
             host = members[member["server"]]
             server = plan.fleet["servers"][member["server"]]
@@ -232,10 +244,3 @@ def _connection(name: str, server: dict[str, Any]) -> dict[str, Any]:
         "elephaas_address": server["address"] or name,
         "elephaas_dns_name": server["dns_name"],
     }
-
-
-def load_passwords(state: State) -> dict[str, str]:
-    """The passwords that up made."""
-    with suppress(FileNotFoundError):
-        return dict(json.loads(Path(state.secrets).read_text(encoding="utf-8")))
-    return {}

@@ -44,6 +44,8 @@ _OWNERS = {
     "/var/log/postgresql": "postgres",
     "/var/cache/bind": "bind",
 }
+# Like Debian's: other accounts' clusters, in the group postgres, write there too.
+_SHARED = ("/etc/postgresql", "/var/log/postgresql")
 _SSHD = """\
 Port {port}
 HostKey /run/herdlab/ssh_host_ed25519_key
@@ -101,15 +103,17 @@ def prepare(state: State, plan: Plan, public_key: str) -> None:
             if path in _OWNERS:
                 uid, gid, _home = accounts.identity(state, _OWNERS[path])
                 os.chown(directory, uid, gid)
-        for name in (host.ssh_user, "postgres"):
+            if path in _SHARED:
+                directory.chmod(0o3775)
+        for name in {host.ssh_user, *(instance.os_user for instance in plan.on(host.name))}:
             uid, gid, home = accounts.identity(state, name)
             directory = storage(state, host.name, home)
             if not directory.exists():
-                directory.mkdir(parents=True)
+                directory.mkdir(parents=True, mode=0o700)
                 os.chown(directory, uid, gid)
 
 
-def power_on(state: State, plan: Plan, host: Host) -> None:
+def power_on(state: State, host: Host) -> None:
     """Start a host whose network is there; returns when it is set up and sshd is about to listen."""
     read, write = os.pipe()
     middle = os.fork()
@@ -169,7 +173,7 @@ def _mount_private(state: State, host: Host) -> None:
     os.mkdir("/run/postgresql")
     os.chown("/run/postgresql", uid, gid)
     # As Debian has it: several clusters with different owners may share the socket directory.
-    os.chmod("/run/postgresql", 0o2775)
+    os.chmod("/run/postgresql", 0o2775)  # noqa: S103
     kernel.mount("boot", "/run/herdlab", flags=kernel.BIND)
     # What is left of the machine's own file system cannot be written to: a host leaves nothing on it.
     hidden = {"/dev", "/proc", "/sys", *_VOLATILE, *own, *(f"/etc/{file}" for file in _ETC)}

@@ -13,6 +13,7 @@ from . import controller, dns, hosts, network, postgres, registry
 from .errors import LabError
 from .plan import Plan
 from .state import State
+from .writer import Writer
 
 _Command = Callable[[State, Plan, argparse.Namespace], int]
 
@@ -69,7 +70,7 @@ def do_poweron(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     if hosts.pid_of(host) is not None:
         raise LabError(f"server {host.name} is on already")
     network.attach([host])
-    hosts.power_on(state, plan, host)
+    hosts.power_on(state, host)
     if host.name == registry.HOST:
         registry.start(plan)
     elif host.infrastructure:
@@ -105,6 +106,18 @@ def do_dns(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # n
     return 0
 
 
+def do_writer(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
+    """A herd's writer."""
+    writer = Writer(state, plan, arguments.herd)
+    if arguments.what == "start":
+        writer.start(arguments.rate, arguments.connections, arguments.dns_cache)
+    elif arguments.what == "stop":
+        writer.stop()
+    else:
+        return writer.report()
+    return 0
+
+
 def do_status(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
     """Hosts and instances, one a line."""
     print(f"state folder {state.root}; registry {plan.registry}; DNS {' '.join(plan.dns)}")
@@ -113,7 +126,8 @@ def do_status(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  
         power = "off" if pid is None else "cut off" if network.is_cut(host) else "on"
         print(f"{host.name:<20} {host.address:<16} {power}")
         for instance in plan.on(host.name):
-            print(f"    {instance.name:<40} port {instance.port:<6} {_describe(plan, instance) if pid else 'powered off'}")
+            what = _describe(plan, instance) if pid else "powered off"
+            print(f"    {instance.name:<40} port {instance.port:<6} {what}")
     return 0
 
 
@@ -121,7 +135,7 @@ def _describe(plan: Plan, instance: postgres.Instance) -> str:
     sql = """
         SELECT CASE WHEN pg_is_in_recovery() THEN 'replica' ELSE 'primary' END
             || coalesce((SELECT ' of ' || sender_host || ' ' || status FROM pg_stat_wal_receiver), '')
-            || (SELECT CASE WHEN count(*) > 0 THEN ' with ' || count(*) || ' replica(s)' ELSE '' END FROM pg_stat_replication)
+            || coalesce((SELECT ' with ' || nullif(count(*), 0) || ' replica(s)' FROM pg_stat_replication), '')
     """
     try:
         return postgres.query(plan, instance, sql).strip()

@@ -77,7 +77,8 @@ def mounts() -> list[tuple[str, int]]:
 
 def namespaces_of(pid: int) -> list[int]:
     """Descriptors of a process' namespaces, in the order in which to join them (mount last: it changes all paths)."""
-    return [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("ipc", "uts", "net", "pid", "mnt")]
+    kinds = ("ipc", "uts", "net", "pid", "mnt")
+    return [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
 
 
 def run_in(pid: int, work: Callable[[], int]) -> int:

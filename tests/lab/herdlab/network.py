@@ -52,15 +52,12 @@ def attach(hosts: Iterable[Host]) -> None:
         ]
     _batch(lines)
     for host in hosts:
-        family = "-6" if ":" in host.address else "-4"
-        nodad, length = (" nodad", 128) if family == "-6" else ("", 32)
-        inside = [
-            "link set lo up",
-            "link set eth0 addrgenmode none up",
-            f"address add {host.address}/{length} dev eth0{nodad}",
-            "route add default dev eth0",
-        ]
-        _batch(inside, "-netns", host.name, family)
+        _batch(["link set lo up", "link set eth0 addrgenmode none up"], "-netns", host.name)
+        for address in (host.address, host.second):
+            if address:
+                family, length = ("-6", "128 nodad") if ":" in address else ("-4", "32")
+                inside = [f"address add {address}/{length} dev eth0", "route add default dev eth0"]
+                _batch(inside, "-netns", host.name, family)
 
 
 def cut(host: Host) -> None:

@@ -30,7 +30,7 @@ def ensure(directories: Iterable[str], files: Iterable[str]) -> None:
         parent = place.parent
         while not parent.exists():
             parent = parent.parent
-        if not any(parent == known or known in parent.parents and _in_memory(parent) for known in covered):
+        if not any(parent == known or (known in parent.parents and _in_memory(parent)) for known in covered):
             _cover(parent)
             covered.add(parent)
         (place if is_directory else place.parent).mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,8 @@ class Host:
     address: str
     ssh_port: int = 22
     ssh_user: str = "root"
+    # An address of the other family, where a fleet has both: IPv4 and IPv6 servers must reach each other.
+    second: str | None = None
     infrastructure: bool = False
     # Absolute directories that this host has for itself, beside the usual ones.
     private: list[str] = dataclasses.field(default_factory=list)
@@ -198,6 +200,14 @@ def make_plan(fleet: dict[str, Any]) -> Plan:
     for host in hosts:
         host.private = sorted({_private_top(instance.pgdata) for instance in plan.on(host.name)})
     plan.zones = _zones(plan, addresses)
+    if len({":" in host.address for host in hosts if not host.infrastructure}) > 1:
+        spare = (str(address) for address in ipaddress.ip_network(_SPARE_NETWORK).hosts())
+        used = {str(address) for address in taken} | set(addresses.values())
+        for host in hosts:
+            if ":" in host.address:
+                host.second = next(address for address in spare if address not in used)
+            else:
+                host.second = f"{plan.controller6[:-1]}{host.number:x}:1"
     return plan
 
 
@@ -245,7 +255,7 @@ def _server_addresses(fleet: dict[str, Any], taken: set[Any]) -> Iterator[tuple[
 # Directories of the machine itself that a host must keep: a data directory below one of them gets its own first
 # directory under it; elsewhere (/srv, /data, /opt …) the host has the whole first directory for itself.
 _KEPT = ("/", "/etc", "/usr", "/usr/lib", "/usr/local", "/var", "/var/lib", "/home")
-_IMPOSSIBLE = ("/bin", "/boot", "/dev", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/var/run", "/var/tmp")
+_IMPOSSIBLE = ("/bin", "/boot", "/dev", "/lib", "/proc", "/run", "/sbin", "/sys", "/tmp", "/var/run", "/var/tmp")
 
 
 def _private_top(pgdata: str) -> str:

@@ -55,7 +55,8 @@ def create_herd(state: State, plan: Plan, members: list[Instance], passwords: di
     primary = next(member for member in members if member.primary)
     for member in members:
         _make_parents(state, plan.host(member.server), member)
-    addresses = [plan.host(member.server).address for member in members]
+    machines = [plan.host(member.server) for member in members]
+    addresses = [address for host in machines for address in (host.address, host.second) if address]
     clients = "\n".join(
         f"host replication {_quote(primary.replication_user)} {address}/{128 if ':' in address else 32} scram-sha-256"
         for address in addresses
@@ -77,8 +78,8 @@ def create_herd(state: State, plan: Plan, members: list[Instance], passwords: di
     for member in members:
         target = hosts.storage(state, member.server, member.pgdata)
         if member is not primary:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            run(["cp", "-a", "--sparse=always", "--reflink=auto", str(source), str(target)])
+            target.mkdir(exist_ok=True)
+            run(["cp", "-a", "--sparse=always", "--reflink=auto", f"{source}/.", str(target)])
             _make_replica(target, member, plan)
     for member in members:
         if member.debian:
@@ -86,14 +87,12 @@ def create_herd(state: State, plan: Plan, members: list[Instance], passwords: di
 
 
 def _make_parents(state: State, host: Host, instance: Instance) -> None:
-    """Directories on the way to the data directory, owned as an administrator would have them."""
+    """The way to the data directory, owned owned so that the instance's account may rename it."""
     uid, gid, _home = accounts.identity(state, instance.os_user)
-    top = hosts.storage(state, host.name, "/")
+    for own in {instance.pgdata, str(Path(instance.pgdata).parent)} & set(host.private):
+        os.chown(hosts.storage(state, host.name, own), uid, gid)
     missing = []
     parent = hosts.storage(state, host.name, instance.pgdata).parent
-    if parent.parent == top:
-        # The data directory stands right below a directory of the host's own: its owner may rename it there.
-        os.chown(parent, uid, gid) if parent.exists() else None
     while not parent.exists():
         missing.append(parent)
         parent = parent.parent
@@ -126,7 +125,7 @@ def initialise(
             file.write(text)
     hosts.execute(
         host,
-        [str(programs / "postgres"), "--single", "-D", pgdata, "-c", "fsync=off", "-c", "log_min_messages=fatal", "postgres"],
+        [str(programs / "postgres"), "--single", "-D", pgdata, "-F", "-c", "log_min_messages=fatal", "postgres"],
         os_user,
         "".join(f"{statement}\n" for statement in statements),
     )

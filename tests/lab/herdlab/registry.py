@@ -33,6 +33,11 @@ def create(state: State, plan: Plan, password: str) -> None:
     start(plan)
 
 
+def dsn(plan: Plan) -> str:
+    """How the operator reaches the registry; the password is in a file of its own."""
+    return f"host={plan.registry} port=5432 dbname={DATABASE} user={OPERATOR}"
+
+
 def start(plan: Plan) -> None:
     """Start the registry's PostgreSQL."""
     postgres.start_plain(plan.host(HOST), DATA, "postgres", "/var/log/postgresql/registry.log")

@@ -27,7 +27,6 @@ class State:
         self.logs = root / LOGS
         self.accounts = root / "accounts"
         self.hosts = root / "hosts"
-        self.secrets = root / "secrets.json"
         self.plan = root / "plan.json"
         self.controller = root / "controller"
         self.writers = root / "writers"

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first process of a lab: it holds the lab's namespaces and reaps. Kill it, however rudely, and all of the lab ends.
+"""The first process of a lab: it holds the lab's namespaces and reaps. Kill it, however rudely, and the lab ends.
 
 Everything the lab starts lives in its PID namespace or one nested in it, and the kernel ends those with their first
 process. The state folder in its arguments is how a lab is found again: no file can be stale that way.
@@ -42,9 +42,7 @@ def start(state: Path, log: Path, timeout: float = 10.0) -> int:
 
     def outer() -> int:
         os.setsid()
-        kernel.unshare(
-            kernel.NEW_MOUNT | kernel.NEW_HOSTNAME | kernel.NEW_IPC | kernel.NEW_PID | kernel.NEW_NETWORK
-        )
+        kernel.unshare(kernel.NEW_MOUNT | kernel.NEW_HOSTNAME | kernel.NEW_IPC | kernel.NEW_PID | kernel.NEW_NETWORK)
         if os.fork() == 0:
             kernel.leave(inner)
         return 0
