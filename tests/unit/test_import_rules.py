@@ -36,14 +36,17 @@ POSTGRES = f"{COLLECTION}.plugins.module_utils.postgres"
 MODULE_UTILS = f"{COLLECTION}.plugins.module_utils"
 PLUGIN_UTILS = f"{COLLECTION}.plugins.plugin_utils"
 
+# On the controller, PyYAML is there wherever ansible-core is.
+ANSIBLE = ("ansible", "yaml")
+
 # The first room whose folder holds a file decides.
 ROOMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plugins/module_utils/decide", (DECIDE,)),
     ("plugins/module_utils/postgres", (DECIDE, POSTGRES)),
     ("plugins/module_utils", ("ansible.module_utils", MODULE_UTILS)),
     ("plugins/modules", ("ansible.module_utils", MODULE_UTILS)),
-    ("plugins/plugin_utils", ("ansible", MODULE_UTILS, PLUGIN_UTILS)),
-    ("plugins", ("ansible", MODULE_UTILS, PLUGIN_UTILS)),
+    ("plugins/plugin_utils", (*ANSIBLE, MODULE_UTILS, PLUGIN_UTILS)),
+    ("plugins", (*ANSIBLE, MODULE_UTILS, PLUGIN_UTILS)),
 )
 THIRD_PARTY_ROOM = "plugins/plugin_utils"
 # psycopg2, dnspython (which is imported as dns), netaddr: what meta/ee-requirements.txt brings.
