@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.options import DNS_ARGUMENT_SPEC
@@ -41,17 +43,17 @@ class ActionModule(ControllerAction):
         "herd": {"type": "str"},
         "environment": {"type": "str"},
         "token": {"type": "int", "no_log": False},
-        "registry": {"type": "dict", "default": {}, "options": REGISTRY_ARGUMENT_SPEC, "apply_defaults": True},
+        "registry": {"type": "dict", "default": {}},
         "without_registry": {"type": "bool", "default": False},
     }
 
     def secrets(self, params: dict[str, Any]) -> Iterable[str]:
-        """The password within the registry's dsn."""
+        """What must not be seen of the registry's options."""
+        yield from (str(params["registry"].get(option) or "") for option in ("dsn", "password"))
         try:
-            password = connection_parameters(params["registry"]).get("password")
+            yield connection_parameters(_registry_options(params)).get("password") or ""
         except OperatorError:
-            return ()  # a DSN that cannot be read is never shown
-        return (password,) if password else ()
+            return  # a DSN that cannot be read is never shown; work() says what is wrong with it
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Repoint, or rehearse it in check mode; the result is described in the module's RETURN."""
@@ -81,6 +83,15 @@ class ActionModule(ControllerAction):
         return result
 
 
+def _registry_options(params: dict[str, Any]) -> dict[str, Any]:
+    """The registry's options with what the environment says and their defaults; OperatorError BAD_ARGUMENTS."""
+    validation = ArgumentSpecValidator(REGISTRY_ARGUMENT_SPEC).validate(params["registry"])
+    if validation.error_messages:
+        raise OperatorError("BAD_ARGUMENTS", f"registry: {'; '.join(validation.error_messages)}")
+    options: dict[str, Any] = validation.validated_parameters
+    return options
+
+
 def _check_token(params: dict[str, Any]) -> list[str]:
     """Refuse the repoint of a herd outside its current operation; returns notes for the result.
 
@@ -96,6 +107,6 @@ def _check_token(params: dict[str, Any]) -> list[str]:
         )
     if params["without_registry"]:
         return ["the operation's token was not checked in the registry"]
-    with open_registry(params["registry"]) as (connection, schema):
+    with open_registry(_registry_options(params)) as (connection, schema):
         operations.verify_token(connection, schema, params["environment"], params["herd"], params["token"])
     return []

@@ -175,9 +175,12 @@ def test_the_vhost_of_a_herd_needs_its_operation(bind: Bind, player: Player) -> 
     arguments = bind.params(record="alias.herd.test", value="db2.herd.test", herd="trading", environment="prod")
     assert player.run(arguments)["code"] == "TOKEN_MISSING"
     # No registry answers there, and nothing says that it is lost.
-    nowhere = {"registry": {"host": ["127.0.0.3"], "port": [1], "connect_timeout": 2}}
+    password = "registry-pass-0123"
+    nowhere = {"registry": {"dsn": f"host=127.0.0.3 port=1 user=me password={password} connect_timeout=2"}}
     refused = player.run({**arguments, "token": 7, **nowhere})
     assert refused["code"] == "REGISTRY_UNREACHABLE"
+    assert password not in player.output + json.dumps(refused)
+    assert player.run({**arguments, "token": 7, "registry": {"hots": "x"}})["code"] == "BAD_ARGUMENTS"
     assert bind.values("alias.herd.test", "CNAME") == ["db1.herd.test."]
     lost = player.run({**arguments, "token": 7, "without_registry": True})
     assert lost["changed"] is True

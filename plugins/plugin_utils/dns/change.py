@@ -15,6 +15,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.library import dns
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.names import (
     RECORD_TYPES,
+    alias_target,
     infer_type,
     parse_value,
     show_name,
@@ -95,7 +96,7 @@ def decide(name: dns.name.Name, zone: dns.name.Name, now: Reading, wish: Wish) -
     rdata = parse_value(wish.value, kind, zone)
     if kind == "CNAME" and name == zone:
         raise OperatorError("DNS_VALUE_INVALID", f"{show_name(name)} is the top of its zone: no CNAME can stand there")
-    if kind == "CNAME" and rdata.target == name:
+    if alias_target(rdata) == name:
         raise OperatorError("DNS_VALUE_INVALID", f"{show_name(name)} cannot be an alias of itself")
     ttl = wish.ttl if wish.ttl is not None else now.ttl if now.ttl is not None else NEW_RECORD_TTL
     after = dns.rrset.from_rdata(name, ttl, rdata)

@@ -83,9 +83,13 @@ def parse_value(text: str, rdtype: str, zone: dns.name.Name | None = None) -> dn
 
 def show_value(rdata: dns.rdata.Rdata) -> str:
     """The value as results show it: a name without the final dot, or an address in its shortest form."""
-    if rdata.rdtype == dns.rdatatype.CNAME:
-        return show_name(rdata.target)
-    return str(ipaddress.ip_address(rdata.address))
+    target = alias_target(rdata)
+    return rdata.to_text() if target is None else show_name(target)
+
+
+def alias_target(rdata: dns.rdata.Rdata) -> dns.name.Name | None:
+    """What a CNAME points at; None for an address."""
+    return getattr(rdata, "target", None)
 
 
 def show_values(rrsets: tuple[dns.rrset.RRset, ...]) -> list[str]:

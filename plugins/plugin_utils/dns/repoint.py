@@ -18,7 +18,7 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.change import Change, Wish, decide
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.library import dns, require_dnspython
-from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.names import parse_name, show_name
+from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.names import alias_target, parse_name, show_name
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.options import Options
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.prepared import Prepared
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.servers import addresses, authoritative, poll
@@ -134,7 +134,7 @@ class Updater:
 
     def _check_target(self, server: Address, change: Change) -> None:
         """Refuse an alias to a name that its own zone says does not exist: every client would be cut off."""
-        target = getattr(change.after[0], "target", None)
+        target = alias_target(change.after[0])
         if target is None or not target.is_subdomain(change.zone):
             return
         try:
