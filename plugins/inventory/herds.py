@@ -21,6 +21,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils import snapshot
 from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import DocumentError, Filters, Model, build
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC, connect
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.inventory import read_inventory
+from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
 
 DOCUMENTATION = r"""
 name: herds
@@ -181,6 +182,9 @@ compose:
 NOT_SET_UP = ("REGISTRY_DATABASE_MISSING", "REGISTRY_SCHEMA_MISSING", "REGISTRY_SCHEMA_OLD")
 """Errors of a registry that answers, but is not set up (yet)."""
 
+CONSTRUCTED = ("compose", "groups", "keyed_groups")
+"""Options of ansible.builtin.constructed that hold expressions, evaluated for each host."""
+
 FILE_NAMES = ("herds.yml", "herds.yaml")
 
 
@@ -198,8 +202,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
         """Fill the inventory. Raises AnsibleParserError when there is neither a registry nor a snapshot."""
         super().parse(inventory, loader, path, cache)
-        self._read_config_data(path)
-        connection_options = {name: self._option(name) for name in REGISTRY_ARGUMENT_SPEC}
+        self._resolve_options(self._read_config_data(path))
+        connection_options = {name: self.get_option(name) for name in REGISTRY_ARGUMENT_SPEC}
         document, source = self._document(path, cache, connection_options)
         if document is None:
             model = Model()
@@ -212,12 +216,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning(warning)
         self._fill(model, source)
 
-    def _option(self, name: str) -> t.Any:
-        """The value of an option, which may be a template in the file, as for the inventory plugins of ansible-core."""
-        value = self.get_option(name)
-        if isinstance(value, str) and self.templar.is_template(value):
-            return self.templar.template(value)
-        return value
+    def _resolve_options(self, config: dict[str, t.Any]) -> None:
+        """Options may be templates in the file (lookups, extra variables), but for those that are templates per host.
+
+        Before they get their types: a path would be made absolute, braces and all.
+        """
+        self.templar.available_variables = self._vars
+        resolved = {
+            name: value if name in CONSTRUCTED else self.templar.template(value) for name, value in config.items()
+        }
+        self.set_options(direct=resolved, var_options=self._vars)
 
     def _filters(self) -> Filters:
         lists = {
@@ -269,7 +277,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return document, "registry"
 
     def _snapshot_path(self, connection_options: dict[str, t.Any]) -> Path:
-        path = self._option("snapshot_path")
+        path = self.get_option("snapshot_path")
         return Path(path) if path else snapshot.default_path(C.ANSIBLE_HOME, connection_options, os.environ)
 
     def _fall_back(self, kept: Path | None, error: OperatorError) -> dict[str, t.Any]:
@@ -293,7 +301,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         inventory = self.inventory
         for group in model.groups:
             inventory.add_group(group)
-        model.group_variables.setdefault("all", {})["elephaas_inventory_source"] = source
+        model.group_variables.setdefault("all", {})["elephaas_inventory_source"] = Marker().text(source)
         for group, variables in model.group_variables.items():
             for name, value in variables.items():
                 inventory.set_variable(group, name, value)
@@ -307,7 +315,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._construct(model)
 
     def _construct(self, model: Model) -> None:
-        compose, groups, keyed = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
+        compose, groups, keyed = (self.get_option(name) for name in CONSTRUCTED)
         if not (compose or groups or keyed):
             return
         strict = self.get_option("strict")

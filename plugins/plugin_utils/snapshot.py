@@ -108,10 +108,11 @@ def load(path: Path) -> Snapshot:
         raise SnapshotError(f"there is no inventory snapshot at {path}") from None
     except OSError as error:
         raise SnapshotError(f"the inventory snapshot {path} cannot be opened: {error.strerror}") from error
+    problem = _problem_of(os.fstat(handle))
+    if problem:
+        os.close(handle)
+        raise SnapshotError(f"the inventory snapshot {path} is not used: {problem}")
     with os.fdopen(handle, "rb") as file:
-        problem = _problem_of(os.fstat(file.fileno()))
-        if problem:
-            raise SnapshotError(f"the inventory snapshot {path} is not used: {problem}")
         try:
             content = json.loads(file.read())
         except ValueError as error:
