@@ -156,6 +156,7 @@ def _boot(state: State, host: Host, report: int) -> int:
 
 def _mount_private(state: State, host: Host) -> None:
     machine = kernel.mounts()
+    uid, gid, _home = accounts.identity(state, "postgres")
     # From here sources are relative: the state folder itself may lie below a directory that is about to be hidden.
     os.chdir(state.hosts / host.name)
     kernel.mount("proc", "/proc", "proc")
@@ -166,7 +167,6 @@ def _mount_private(state: State, host: Host) -> None:
         kernel.mount(f"fs{path}", path, flags=kernel.BIND)
     for file in _ETC:
         bind_file(f"etc/{file}", f"/etc/{file}")
-    uid, gid, _home = accounts.identity(State(Path("../..")), "postgres")
     for path, mode in (("/run/herdlab", 0o755), ("/run/sshd", 0o755), ("/run/named", 0o1777), ("/run/lock", 0o1777)):
         os.mkdir(path)
         os.chmod(path, mode)
