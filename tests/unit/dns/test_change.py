@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
@@ -28,7 +29,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.change import (
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.names import zone_file_text
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.options import Key
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.wire import Address, parse, rcode_error
-from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.zone import Reading
+from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.zone import Reading, question
 
 ZONE = dns.name.from_text("example.com.")
 NAME = dns.name.from_text("db.example.com.")
@@ -223,3 +224,9 @@ def test_zone_file_text() -> None:
         "db.example.com. 30 IN A 192.0.2.1\ndb.example.com. 30 IN A 192.0.2.2\n"
     )
     assert zone_file_text(()) == ""
+
+
+def test_questions_ask_for_no_recursion() -> None:
+    message = question(NAME, "A")
+    assert not message.flags & dns.flags.RD
+    assert message.question[0].name == NAME
