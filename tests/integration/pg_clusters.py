@@ -147,16 +147,41 @@ class Cluster:
 
     def child(self, what: str) -> int:
         """Process id of the first process of this instance whose title holds `what`."""
+        for pid in self.processes():
+            if what in _title(pid):
+                return pid
+        raise AssertionError(f"{self.name} has no {what}")
+
+    def freeze(self, what: str) -> int:
+        """Stop a process where it is (the postmaster: ""), as a hanging machine would; its id."""
+        pid = self.child(what) if what else self.postmaster()
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def thaw(self, pid: int) -> None:
+        """Let it go on."""
+        os.kill(pid, signal.SIGCONT)
+
+    def kill(self, what: str = "") -> None:
+        """Kill the postmaster, or one of its children, without a warning; returns once all is over."""
+        pid = self.child(what) if what else self.postmaster()
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        if not what:
+            wait_until(lambda: not self.processes() and not self.postmaster(), f"everything of {self.name} is gone")
+
+    def processes(self) -> list[int]:
+        """Every process that works in the data directory."""
+        found = []
         for name in os.listdir("/proc"):
             if name.isdigit():
                 try:
                     if os.path.samefile(f"/proc/{name}/cwd", self.data):
-                        title = Path(f"/proc/{name}/cmdline").read_bytes().decode()
-                        if what in title:
-                            return int(name)
+                        found.append(int(name))
                 except OSError:
                     continue
-        raise AssertionError(f"{self.name} has no {what}")
+        return found
 
     def snapshot(self) -> dict[str, Any]:
         """Everything on disk that a check must leave alone: files, configuration, control file, token store."""
@@ -239,13 +264,8 @@ class Clusters:
         """Stop every process that is left, by its id, and remove every file."""
         for member in self.members:
             pid = member.postmaster()
-            for name in os.listdir("/proc"):
-                if name.isdigit():
-                    try:
-                        if os.path.samefile(f"/proc/{name}/cwd", member.data):
-                            os.kill(int(name), signal.SIGCONT)
-                    except OSError:
-                        continue
+            for process in member.processes():
+                os.kill(process, signal.SIGCONT)
             if pid:
                 member.control("stop", "-m", "immediate", "-t", "10")
             for path in glob.glob(f"{HOME}/.elephaas/*-{member.port}.*"):

@@ -93,3 +93,342 @@ def test_switches_back_and_forth_lose_nothing(herd: Clusters) -> None:
         assert len(writer.acknowledged) > 100
         assert writer.lost(old) == set()
     assert {m.facts()["timeline"] for m in herd.members} == {11}
+
+
+def test_without_the_last_record_the_waiter_expires(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim()
+    arm(a, b, token, deadline_s=1, slots=["sibling_1"])
+    assert b.facts()["slots"][0]["name"] == "sibling_1"
+    failed = b.refused("WAITER_EXPIRED", "promote", state="promoted", token=token)
+    assert failed["evidence"]["waiter"]["state"] == "expired"
+    assert in_recovery(b)
+    assert b.facts()["slots"] == [], "a slot that nobody will use would keep WAL for ever"
+
+
+def test_a_primary_that_was_stopped_immediately_proves_nothing(pair: Clusters) -> None:
+    a, b = pair.members
+    a.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+    token = pair.claim()
+    arm(a, b, token, deadline_s=2)
+    a.ok("instance", state="stopped", mode="immediate", token=token)
+    failed = b.refused("PROOF_FAILED", "promote", state="promoted", token=token)
+    assert "shutdown checkpoint" in failed["reason"] or "no record" in failed["reason"]
+    assert in_recovery(b)
+
+
+def test_disarmed_before_the_stop_it_stays_a_replica(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim()
+    waiter = arm(a, b, token, slots=["sibling_1"])["waiter"]
+    assert waiter["state"] == "waiting"
+    assert b.ok("promote", state="disarmed", token=token)["changed"]
+    assert not b.ok("promote", state="disarmed", token=token)["changed"]
+    a.ok("instance", state="stopped", token=token)
+    time.sleep(1)
+    assert in_recovery(b)
+    assert b.facts()["slots"] == []
+    b.refused("WAITER_FAILED", "promote", state="promoted", token=token)
+    # The way back: the signal file goes, and the old primary accepts writes again.
+    assert a.ok("follow", state="absent", token=token)["changed"]
+    assert a.ok("instance", state="started")["instance"]["writable"]
+    a.sql("CREATE TABLE back (n int)")
+
+
+def test_of_disarming_and_promoting_exactly_one_happens(pair: Clusters) -> None:
+    outcomes = []
+    old, new = pair.members
+    # None: one after the other, in each order. A number: module start-up and stop take about the same time, and
+    # the delay (s) moves one across the other.
+    for delay in (None, 0.1, 0.2, 0.3, 0.4, None):
+        token = pair.claim()
+        arm(old, new, token)
+        disarming: dict[str, Any] = {}
+        stop = threading.Thread(target=old.control, args=("stop", "-m", "fast"))
+        disarm = threading.Thread(
+            target=lambda: disarming.update(new.verb("promote", state="disarmed", token=token))  # noqa: B023
+        )
+        first, second = (stop, disarm) if outcomes and delay is None else (disarm, stop)
+        first.start()
+        if delay is None:
+            first.join()
+            wait_until(lambda: new.facts()["waiter"]["state"] in ("promoted", "disarmed"), "it is decided")  # noqa: B023
+        else:
+            time.sleep(delay)
+        second.start()
+        disarm.join()
+        stop.join()
+        if disarming["failed"]:
+            assert disarming["code"] == "ALREADY_PROMOTED", disarming
+            assert new.ok("promote", state="promoted", token=token)["waiter"]["state"] == "promoted"
+            outcomes.append("promoted")
+            follow(old, new, token, release=True)
+            old, new = new, old
+        else:
+            time.sleep(0.5)
+            assert in_recovery(new)
+            assert new.facts()["waiter"]["state"] == "disarmed"
+            outcomes.append("disarmed")
+            old.ok("follow", state="absent", token=token)
+            old.ok("instance", state="started")
+            wait_until(lambda: new.facts()["upstream"]["status"] == "streaming", "it streams again")
+    print("outcomes:", " ".join(outcomes))
+    assert outcomes[0] == "disarmed"
+    assert outcomes[-1] == "promoted"
+
+
+def test_armed_after_the_stop_it_needs_to_know_which_shutdown(pair: Clusters) -> None:
+    """A run that resumes finds the primary stopped: the record is there already, and its position must be given."""
+    a, b = pair.members
+    token = pair.claim()
+    a.ok("follow", state="prepared", token=token, upstream_host="127.0.0.1", upstream_port=b.port)
+    a.ok("instance", state="stopped", token=token)
+    control = a.facts()["control"]
+    assert control["state"] == "shut down"
+    b.refused("ARMED_LSN_NEEDED", "promote", state="armed", token=token)
+    b.ok("promote", state="armed", token=token, armed_lsn="0/FF000000", deadline_s=1)
+    refused = b.refused("PROOF_FAILED", "promote", state="promoted", token=token)
+    assert "no record" in refused["reason"]
+    ready = a.ok("follow", state="prepared", token=token, upstream_host="127.0.0.1", upstream_port=b.port)
+    assert ready["armed_lsn"] == control["checkpoint_lsn"]
+    assert not ready["changed"]
+    b.ok("promote", state="armed", token=token, armed_lsn=ready["armed_lsn"], deadline_s=10)
+    seen = b.ok("promote", state="promoted", token=token)
+    assert seen["waiter"]["evidence"]["record_lsn"] == control["checkpoint_lsn"]
+    assert seen["instance"]["writable"]
+
+
+def test_a_later_run_of_the_same_plan_inherits_the_armed_position(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim(plan="same")
+    lsn = arm(a, b, token, deadline_s=1)["waiter"]["armed_lsn"]
+    b.refused("WAITER_EXPIRED", "promote", state="promoted", token=token)
+    a.ok("instance", state="stopped", token=token)
+    again = pair.claim(members=[b], plan="same")
+    assert b.ok("promote", state="armed", token=again, deadline_s=10)["waiter"]["armed_lsn"] == lsn
+    assert b.ok("promote", state="promoted", token=again)["instance"]["writable"]
+
+
+def test_a_newer_operation_ends_the_waiter_of_an_older_one(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim(plan="first")
+    arm(a, b, token)
+    pair.claim(members=[b], plan="second")
+    a.ok("instance", state="stopped", token=token)
+    wait_until(lambda: b.facts()["waiter"]["state"] == "failed", "the old waiter finds its token spent")
+    assert in_recovery(b)
+
+
+def test_killed_after_arming_it_comes_up_read_only(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim()
+    arm(a, b, token, deadline_s=2)
+    a.kill()
+    a.started()
+    assert in_recovery(a)
+    assert in_recovery(b)
+    b.refused("PROOF_FAILED", "promote", state="promoted", token=token)
+    a.refused("IS_REPLICA", "follow", state="absent", token=token)
+    a.ok("instance", state="stopped")
+    a.refused("STARTS_WRITABLE", "follow", state="absent", token=token)
+
+
+def test_a_backend_crash_after_arming_leaves_nothing_writable_behind(pair: Clusters) -> None:
+    """The postmaster restarts its children by itself: it must find the signal file, and the waiter no proof."""
+    a, b = pair.members
+    token = pair.claim()
+    arm(a, b, token, deadline_s=5)
+    a.kill("checkpointer")
+    wait_until(lambda: in_recovery(a), "the old primary is read-only")
+    b.refused("PROOF_FAILED", "promote", state="promoted", token=token)
+    assert in_recovery(b)
+
+
+def test_while_a_sibling_hangs_the_primary_is_not_stopped(herd: Clusters) -> None:
+    a, b, c = herd.members
+    token = herd.claim()
+    arm(a, b, token, deadline_s=60)
+    hung = c.freeze("walreceiver")
+    a.sql("CREATE TABLE t AS SELECT generate_series(1, 100000) AS n")
+    refused = a.refused("STOP_TIMEOUT", "instance", state="stopped", token=token, timeout=3)
+    assert any("walsender" in process["title"] for process in refused["evidence"]["processes"])
+    facts = a.facts()
+    assert facts["status"] == "stopping"
+    assert facts["postmaster_pid"]
+    a.refused("STILL_STOPPING", "instance", state="started", token=token)
+    c.thaw(hung)
+    a.ok("instance", state="stopped", token=token)
+    assert b.ok("promote", state="promoted", token=token)["instance"]["writable"]
+
+
+def test_tokens(pair: Clusters) -> None:
+    a, _b = pair.members
+    a.refused("TOKEN_MISSING", "instance", state="stopped")
+    a.refused("TOKEN_MISSING", "instance", state="stopped", token=5)
+    a.refused("TOKEN_MISSING", "instance", True, state="stopped", token=5)
+    told = {"state": "claimed", "operation": {"plan_id": "p1", "operator": "ann", "verb": "failover"}}
+    assert a.ok("operation_token", token=10, **told)["changed"]
+    assert not a.ok("operation_token", token=10, **told)["changed"]
+    assert a.facts()["operation"]["operation"]["operator"] == "ann"
+    a.refused("TOKEN_STALE", "operation_token", token=9, **told)
+    other = {**told, "operation": {"plan_id": "p2", "operator": "bob"}}
+    a.refused("TOKEN_STALE", "operation_token", token=10, **other)
+    a.refused("TOKEN_STALE", "instance", state="stopped", token=9)
+    held = a.refused("OPERATION_HELD", "operation_token", token=11, authority="host", **other)
+    assert "ann" in held["reason"]
+    assert a.ok("operation_token", token=11, authority="host", takeover=True, **other)["changed"]
+    a.refused("TOKEN_STALE", "instance", state="stopped", token=10)
+    assert a.ok("operation_token", state="released", token=11, outcome="aborted")["changed"]
+    assert not a.ok("operation_token", state="released", token=11, outcome="aborted")["changed"]
+    a.refused("TOKEN_CLOSED", "instance", state="stopped", token=11)
+    a.refused("TOKEN_CLOSED", "operation_token", token=11, **other)
+    assert a.ok("operation_token", token=12, authority="host", **told)["changed"]
+    assert a.postmaster()
+
+
+def test_another_instance_is_not_touched(pair: Clusters) -> None:
+    a, b = pair.members
+    b.refused("WRONG_SYSTEM_IDENTIFIER", "instance", state="stopped", system_identifier="7000000000000000000")
+    right, b.port = b.port, a.port
+    assert "port" in b.facts()["identity_problem"]
+    b.refused("WRONG_INSTANCE", "instance", state="stopped")
+    b.port = right
+    assert b.postmaster()
+    # Not running, and its port is served by another one.
+    b.ok("instance", state="stopped")
+    b.port = a.port
+    assert str(a.data) in b.facts()["identity_problem"] or "configured" in b.facts()["identity_problem"]
+    b.refused("WRONG_INSTANCE", "instance", state="started")
+    b.port = right
+
+
+def test_a_stopped_instance_tells_what_it_was(pair: Clusters) -> None:
+    a, b = pair.members
+    live = b.facts()
+    assert b.ok("instance", state="stopped")["changed"]
+    assert not b.ok("instance", state="stopped")["changed"]
+    facts = b.facts()
+    assert facts["status"] == "stopped"
+    assert facts["role"] == "replica"
+    assert facts["control"]["state"] == "shut down in recovery"
+    assert facts["upstream"]["port"] == a.port
+    assert facts["upstream"]["status"] is None
+    for key in ("system_identifier", "timeline", "timeline_history", "bin_directory", "socket_directory"):
+        assert facts[key] == live[key], key
+    known = {key: value for key, value in live["settings"].items() if key not in ("config_file", "hba_file")}
+    assert {key: facts["settings"][key] for key in known} == known
+    (b.data / "standby.signal").unlink()
+    refused = b.refused("STARTS_WRITABLE", "instance", state="started")
+    assert "writable" in refused["reason"]
+    b.refused("STARTS_WRITABLE", "instance", True, state="started")
+    token = pair.claim()
+    follow(b, a, token, expected_timeline=1)
+    assert (b.data / "standby.signal").exists()
+
+
+def test_a_failed_start_shows_the_log(pair: Clusters) -> None:
+    _a, b = pair.members
+    b.ok("instance", state="stopped")
+    with open(b.data / "postgresql.conf", "a", encoding="utf-8") as stream:
+        stream.write("max_connections = 5\nmax_wal_senders = 10\n")
+    failed = b.refused("START_FAILED", "instance", state="started")
+    assert any("max_wal_senders" in line or "max_connections" in line for line in failed["evidence"]["log_tail"])
+
+
+def test_check_mode_looks_at_everything_and_changes_nothing(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim()
+    place = {"upstream_host": "127.0.0.1", "upstream_port": b.port}
+    before = [member.snapshot() for member in pair.members]
+    assert a.ok("follow", True, state="prepared", **place)["changed"]
+    assert a.ok("follow", True, state="prepared", token=token, **place)["upstream"]["timeline"] == 1
+    a.refused("UPSTREAM_UNREACHABLE", "follow", True, state="prepared", upstream_host="127.0.0.1", upstream_port=1)
+    a.refused("FOLLOWS_ITSELF", "follow", True, state="prepared", upstream_host="127.0.0.1", upstream_port=a.port)
+    a.refused("IS_PRIMARY", "follow", True, token=token, **place)
+    assert b.ok("promote", True, state="armed", token=token, slots=["x"])["changed"]
+    b.refused("WRONG_TIMELINE", "promote", True, state="armed", token=token, expect_timeline=7)
+    b.refused("NOT_ARMED", "promote", True, state="promoted", token=token)
+    assert b.ok("promote", True, state="promoted", proof="none", token=token)["changed"]
+    assert not b.ok("promote", True, state="disarmed", token=token)["changed"]
+    a.refused("ALREADY_PROMOTED", "promote", True, state="disarmed", token=token)
+    assert a.ok("instance", True, state="stopped", token=token)["changed"]
+    assert not a.ok("instance", True, state="started")["changed"]
+    assert a.ok("operation_token", True, state="claimed", token=token + 5)["changed"]
+    assert a.ok("operation_token", True, state="released", token=token)["changed"]
+    assert [member.snapshot() for member in pair.members] == before
+
+
+def test_following_is_idempotent_and_refuses_what_is_wrong(herd: Clusters) -> None:
+    a, b, c = herd.members
+    token = herd.claim()
+    assert not follow(c, a, token, expected_timeline=1)["changed"]
+    assert follow(c, b, token, expected_timeline=1)["changed"]
+    assert c.facts()["upstream"]["connected_port"] == b.port
+    assert not follow(c, b, token)["changed"]
+    assert c.facts()["upstream"]["application_name"] == "c", "other connection settings are kept"
+    c.refused("FOLLOWS_ITSELF", "follow", token=token, upstream_host="localhost", upstream_port=c.port)
+    failed = c.refused(
+        "NOT_STREAMING", "follow", token=token, upstream_host="127.0.0.1", upstream_port=1, wait_s=1
+    )
+    assert failed["evidence"]["log_tail"] == [] or failed["evidence"]["log_tail"]
+
+
+def test_another_cluster_is_no_upstream(pair: Clusters) -> None:
+    a = pair.a
+    others = Clusters(replicas=0)
+    try:
+        token = pair.claim()
+        a.refused(
+            "UPSTREAM_OTHER_CLUSTER", "follow", state="prepared", token=token,
+            upstream_host="127.0.0.1", upstream_port=others.a.port,
+        )  # fmt: skip
+        assert not (a.data / "standby.signal").exists()
+    finally:
+        others.close()
+
+
+def test_a_password_is_used_kept_and_never_shown(pair: Clusters) -> None:
+    a, b = pair.members
+    a.sql("CREATE ROLE rep LOGIN REPLICATION PASSWORD 'se''cret word'")
+    b.sql(
+        r"ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=" + str(a.port)
+        + r" user=rep password=''se\''cret word'' application_name=b'"
+    )
+    for member in pair.members:
+        hba = member.data / "pg_hba.conf"
+        hba.write_text("local all all trust\nhost replication rep 127.0.0.1/32 scram-sha-256\n")
+        member.control("reload")
+    token = pair.claim()
+    shown = follow(b, a, token)
+    facts = b.facts()
+    assert facts["upstream"]["password_inline"] is True
+    assert facts["upstream"]["user"] == "rep"
+    refused = a.refused(
+        "UPSTREAM_AUTH", "follow", state="prepared", token=token, upstream_host="127.0.0.1", upstream_port=b.port,
+        upstream_user="rep",
+    )  # fmt: skip
+    rehearsed = b.verb("follow", True, token=token, upstream_host="127.0.0.1", upstream_port=a.port, slot="x")
+    assert not rehearsed["failed"], rehearsed
+    assert "cret word" not in str([shown, facts, refused, rehearsed])
+
+
+def test_a_hung_server_is_a_fact(pair: Clusters) -> None:
+    a = pair.a
+    pid = a.freeze("")
+    try:
+        started = time.monotonic()
+        facts = a.ok("instance_info", timeout=2)["instance"]
+        assert time.monotonic() - started < 8
+        assert facts["sql_error"]
+        assert facts["writable"], "what could write must not look as if it could not"
+        a.refused("TOKEN_MISSING", "instance", state="stopped", timeout=2)
+    finally:
+        a.thaw(pid)
+
+
+def test_absent_and_unreadable(pair: Clusters) -> None:
+    b = pair.members[1]
+    nowhere = Cluster(pair.root, "nowhere")
+    assert nowhere.verb("instance_info", os_user=b.facts()["os_user"])["instance"]["status"] == "absent"
+    nowhere.refused("NO_DATA_DIRECTORY", "instance_info")
+    nowhere.refused("NO_DATA_DIRECTORY", "instance", state="started", os_user=b.facts()["os_user"])
