@@ -29,6 +29,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection 
     open_registry,
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
 
 
 class ActionModule(ControllerAction):
@@ -119,7 +120,8 @@ def _ask_registry(params: dict[str, Any], lead: Mapping[str, Any]) -> tuple[str,
         "holder": this_holder(os.getppid()),
     }
     try:
-        with open_registry(params["registry"], writing=False) as (connection, schema):
+        with open_registry(params["registry"], writing=True) as (connection, schema):
+            require_current(connection, schema)
             operations.begin(connection, schema, request, check_mode=True)
     except OperatorError as error:
         if error.code in ("OPERATION_HELD", "HERD_ON_HOLD"):

@@ -26,7 +26,7 @@ options:
     elements: dict
     default: []
   unreachable:
-    description: Why hosts do not answer, by inventory name; RV(elephaas.herd.reachable_info#module:unreachable).
+    description: Why hosts do not answer, by inventory name; RV(elephaas.herd.reachable_info#module:errors).
     type: dict
     default: {}
   plan:
@@ -111,7 +111,7 @@ EXAMPLES = r"""
 - name: Decide who would take over
   elephaas.herd.failover_plan_info:
     looks: "{{ failover_looks.results }}"
-    unreachable: "{{ failover_reach.unreachable }}"
+    unreachable: "{{ failover_reach.errors }}"
     leave: chicago
   register: failover_decided
 """

@@ -12,7 +12,7 @@ author:
 version_added: 1.0.0
 short_description: Show how each herd of a failover ended
 description:
-  - Prints one line per herd, what needs attention first, and fails unless every herd is done.
+  - Prints one line per herd, what needs attention first.
   - Reads the facts that the role P(elephaas.herd.failover#role) leaves on the leads.
 options:
   hosts:
@@ -30,7 +30,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Reports what a rehearsal found, and fails where the real run would have been refused.
+    details: Reports what a rehearsal found.
   diff_mode:
     support: none
 """
@@ -50,5 +50,10 @@ outcomes:
     - RV(ignore:outcome) is V(done), V(already done), V(rehearsed), V(refused), V(aborted) (nothing has changed) or V(incomplete).
   type: list
   elements: dict
-  returned: always
+  returned: success
+unfinished:
+  description: The herds that are not done; empty when the run may end green.
+  type: list
+  elements: str
+  returned: success
 """

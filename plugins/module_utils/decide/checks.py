@@ -200,7 +200,8 @@ def _no_answer(situation: Situation) -> Iterator[Finding]:
 
 
 def _no_candidate(situation: Situation) -> Iterator[Finding]:
-    if situation.choice.winner is None and len(situation.herd.writable) == 1:
+    # Without the one primary on record there is nothing to measure replicas against; other checks say so.
+    if situation.choice.winner is None and [member.name for member in situation.herd.writable] == [situation.herd.lead]:
         reasons = "; ".join(f"{lost.name}: {lost.reason}" for lost in situation.choice.runners_up)
         yield situation.herd.name, f"no replica is fit to be promoted ({reasons or 'the herd has a single member'})"
 

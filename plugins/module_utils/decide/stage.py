@@ -87,7 +87,7 @@ def closed_failovers(herd: Herd) -> list[Operation]:
         for copy in mirrored_operations(herd)
         if not copy.operation.open and copy.holder == copy.operation.target
     ]
-    if herd.last_failover:
+    if herd.last_failover and not herd.last_failover.open:
         closed.append(herd.last_failover)
     return [operation for operation in closed if operation.verb == "failover"]
 

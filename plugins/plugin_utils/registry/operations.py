@@ -238,14 +238,30 @@ def record_phase(
     with transaction(connection, schema, keep=not check_mode) as cursor:
         herd = lock_herd(cursor, request["herd"], request["environment"])
         found = _by_token(cursor, herd, request["token"], name)
-        if found["state"] != "open":
-            raise OperatorError("OPERATION_CLOSED", f"The operation on herd {name} is closed as {found['state']} already.")
+        _require_open(found, name)
         _add_phase(cursor, found["operation_id"], request["phase"], request.get("detail") or {})
         cursor.execute(
             "UPDATE ele_operation SET lease_until = clock_timestamp() + %s * interval '1 second' WHERE operation_id = %s",
             (request.get("lease_s") or DEFAULT_LEASE_S, found["operation_id"]),
         )
         return {"operation": _by_id(cursor, found["operation_id"])}
+
+
+def verify_token(connection: Any, schema: str, environment: str, herd: str, token: int) -> dict[str, Any]:
+    """The open operation whose token this is. Reads only.
+
+    Raises OperatorError TOKEN_STALE, OPERATION_CLOSED, HERD_UNKNOWN.
+    """
+    name = herd_name(herd, environment)
+    with transaction(connection, schema, keep=False) as cursor:
+        found = _by_token(cursor, lock_herd(cursor, herd, environment), token, name)
+    _require_open(found, name)
+    return found
+
+
+def _require_open(found: dict[str, Any], name: str) -> None:
+    if found["state"] != "open":
+        raise OperatorError("OPERATION_CLOSED", f"The operation on herd {name} is closed as {found['state']} already.")
 
 
 def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:

@@ -286,7 +286,8 @@ def test_a_run_is_not_over_while_only_its_followers_closed_their_claims() -> Non
 
 def test_the_registry_alone_knows_of_an_operation_too() -> None:
     operation = Operation("failover", "incomplete", 4, "p00000009", PRIMARY, FAR)
-    decided = plan(promoted(armed_and_stopped(healthy(operation=operation)), FAR))
+    herd = healthy(operation=operation, last_failover=operation)
+    decided = plan(promoted(armed_and_stopped(herd), FAR))
     assert (decided["stage"], decided["begun_plan_id"]) == ("finish", "p00000009")
 
 
