@@ -107,6 +107,7 @@ def _check_token(params: dict[str, Any]) -> list[str]:
         )
     if params["without_registry"]:
         return ["the operation's token was not checked in the registry"]
-    with open_registry(_registry_options(params)) as (connection, schema):
+    # Of several hosts the one that takes writes: a replica may not know yet that the token is stale.
+    with open_registry(_registry_options(params), writing=True) as (connection, schema):
         operations.verify_token(connection, schema, params["environment"], params["herd"], params["token"])
     return []

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet as fleets
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations, schema
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import connect
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 from ansible_collections.elephaas.herd.tests.integration.dns_bind import PRIMARY, SECONDARY, SECRETS, Bind
+from ansible_collections.elephaas.herd.tests.integration.test_registry import FLEET, Server
 
 PLAY = """
 - hosts: localhost
@@ -185,3 +193,45 @@ def test_the_vhost_of_a_herd_needs_its_operation(bind: Bind, player: Player) -> 
     lost = player.run({**arguments, "token": 7, "without_registry": True})
     assert lost["changed"] is True
     assert "not checked" in lost["notes"][0]
+
+
+@pytest.fixture
+def registry() -> Iterator[Server]:
+    """A registry that holds the herd trading_prod."""
+    directory = Path(tempfile.mkdtemp(prefix="registry"))  # short, for the socket's path
+    server = Server(directory)
+    try:
+        server.start()
+        try:
+            connection = connect(server.options())
+            schema.apply_migrations(connection, "utility")
+            load_fleet(connection, "utility", fleets.parse_fleet(FLEET), "merged")
+            connection.close()
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_only_the_current_operation_of_the_herd_may_repoint(bind: Bind, player: Player, registry: Server) -> None:
+    bind.admin_set("herd.test", "alias", "CNAME", "db1.herd.test.")
+    connection = connect(registry.options())
+    herd = {"herd": "trading", "environment": "prod"}
+    request = {
+        **herd,
+        "verb": "failover",
+        "plan_id": "p00000001",
+        "operator": "ann",
+        "holder": this_holder(os.getpid()),
+    }
+    request |= {"from_server": "chi-db1", "to_server": "nyc-db1"}
+    stale, current = (operations.begin(connection, "utility", request)["operation"]["token"] for _twice in range(2))
+    arguments = bind.params(record="alias.herd.test", value="db2.herd.test", registry=registry.options(), **herd)
+    for options in ([], ["--check"]):
+        assert player.run({**arguments, "token": stale}, *options)["code"] == "TOKEN_STALE"
+    assert bind.values("alias.herd.test", "CNAME") == ["db1.herd.test."]
+    assert player.run({**arguments, "token": current})["changed"] is True
+    operations.finish(connection, "utility", {**herd, "token": current, "outcome": "aborted"})
+    assert player.run({**arguments, "token": current})["code"] == "OPERATION_CLOSED"
+    connection.close()
