@@ -115,6 +115,7 @@ armed_lsn:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.following import absent, following, prepared
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
@@ -148,7 +149,7 @@ def main() -> None:
     module = AnsibleModule(
         instance_argument_spec(
             timeout=60,
-            token=True,
+            with_token=True,
             state={"type": "str", "choices": ["following", "prepared", "absent"], "default": "following"},
             upstream_host={"type": "str"},
             upstream_port={"type": "int", "default": 5432},

@@ -92,6 +92,7 @@ evidence:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control import refuse_writable_start, start, stop
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
@@ -157,7 +158,7 @@ def main() -> None:
     module = AnsibleModule(
         instance_argument_spec(
             timeout=60,
-            token=True,
+            with_token=True,
             state={"type": "str", "choices": ["started", "stopped"], "required": True},
             mode={"type": "str", "choices": ["fast", "smart", "immediate"], "default": "fast"},
             log_file={"type": "path"},

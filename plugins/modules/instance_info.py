@@ -181,12 +181,13 @@ instance:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import instance_argument_spec, run_verb
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 
 
-def look(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def look(target: Target, _params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The module's work, as the instance's account."""
     return {"changed": False, "instance": observe(target)}
 

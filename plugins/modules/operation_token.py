@@ -105,6 +105,7 @@ instance:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import instance_argument_spec, run_verb
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target

@@ -131,6 +131,7 @@ did:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
     instance_argument_spec,
@@ -160,7 +161,7 @@ def main() -> None:
     module = AnsibleModule(
         instance_argument_spec(
             timeout=120,
-            token=True,
+            with_token=True,
             state={"type": "str", "choices": ["promoted", "armed", "disarmed"], "default": "promoted"},
             proof={"type": "str", "choices": ["none", "shutdown_checkpoint"], "default": "shutdown_checkpoint"},
             expect_timeline={"type": "int"},

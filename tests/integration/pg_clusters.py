@@ -236,13 +236,17 @@ class Clusters:
                     f"port = {member.port}\nlisten_addresses = '127.0.0.1'\nshared_buffers = 16MB\n"
                     f"unix_socket_directories = '{str(member.sockets).replace(chr(39), chr(39) * 2)}'\n"
                     "wal_retrieve_retry_interval = 200ms\nwal_log_hints = on\nwal_keep_size = 1GB\n"
+                    # With archiving a shutdown switches to a new segment right before its checkpoint.
+                    "archive_mode = on\narchive_command = '/bin/true'\n"
                     f"cluster_name = '{member.name}'\nfsync = off\nlog_min_messages = info\n"
                 )
             if member is not self.a:
                 (member.data / "standby.signal").touch()
                 shutil.chown(member.data / "standby.signal", ACCOUNT)
                 with open(member.data / "postgresql.auto.conf", "a", encoding="utf-8") as stream:
-                    stream.write(f"primary_conninfo = 'host=127.0.0.1 port={self.a.port} application_name={member.name}'\n")
+                    stream.write(
+                        f"primary_conninfo = 'host=127.0.0.1 port={self.a.port} application_name={member.name}'\n"
+                    )
         for member in self.members:
             member.started()
         for member in self.members[1:]:
@@ -307,7 +311,10 @@ class Writer:
         self.acknowledged: list[int] = []
         self.longest_gap = 0.0
         self._stop = threading.Event()
-        clusters_primary(clusters).sql(f"CREATE TABLE IF NOT EXISTS {table} (n bigint PRIMARY KEY, filler text)")
+        clusters_primary(clusters).sql(
+            f"CREATE TABLE {table} (n bigint PRIMARY KEY, filler text);"
+            f"CREATE VIEW {table}_numbers AS (SELECT n FROM {table})"
+        )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -350,8 +357,14 @@ class Writer:
 
     def lost(self, member: Cluster) -> set[int]:
         """Acknowledged rows that are not on that member."""
-        there = {int(line) for line in member.sql(f"SELECT n FROM {self.table}").split()}
+        there = {int(line) for line in member.sql(f"TABLE {self.table}_numbers").split()}
         return set(self.acknowledged) - there
+
+
+def first_wal_position(data: Path) -> str:
+    """Where the oldest segment in pg_wal begins, as an LSN (16 MB segments)."""
+    name = min(path.name for path in (data / "pg_wal").iterdir() if len(path.name) == 24)
+    return f"{int(name[8:16], 16):X}/{int(name[16:], 16) * 16 * 1024 * 1024:X}"
 
 
 def clusters_primary(clusters: Clusters) -> Cluster:

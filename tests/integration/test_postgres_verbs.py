@@ -5,13 +5,23 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import record_end
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.walrecord import parse_records
+from ansible_collections.elephaas.herd.tests.integration import pg_clusters
 from ansible_collections.elephaas.herd.tests.integration.pg_clusters import Cluster, Clusters, Writer, wait_until
 
 
@@ -38,9 +48,7 @@ def pair() -> Iterator[Clusters]:
 def arm(old: Cluster, new: Cluster, token: int, deadline_s: int = 30, **more: Any) -> dict[str, Any]:
     """Prepare the old primary and arm the waiter of the new one."""
     ready = old.ok("follow", state="prepared", token=token, upstream_host="127.0.0.1", upstream_port=new.port)
-    return new.ok(
-        "promote", state="armed", token=token, deadline_s=deadline_s, armed_lsn=ready["armed_lsn"], **more
-    )
+    return new.ok("promote", state="armed", token=token, deadline_s=deadline_s, armed_lsn=ready["armed_lsn"], **more)
 
 
 def switch(clusters: Clusters, old: Cluster, new: Cluster, settle: bool = True) -> dict[str, Any]:
@@ -87,8 +95,8 @@ def test_switches_back_and_forth_lose_nothing(herd: Clusters) -> None:
     finally:
         for writer in writers:
             writer.stop()
-    print("gaps, stop requested to writable:", " ".join(f"{gap:.3f}" for gap in gaps))
-    print("longest gap of the writers:", max(writer.longest_gap for writer in writers))
+    print("gaps, stop requested to writable:", " ".join(f"{gap:.3f}" for gap in gaps))  # noqa: T201
+    print("longest gap of the writers:", max(writer.longest_gap for writer in writers))  # noqa: T201
     for writer in writers:
         assert len(writer.acknowledged) > 100
         assert writer.lost(old) == set()
@@ -136,7 +144,7 @@ def test_disarmed_before_the_stop_it_stays_a_replica(pair: Clusters) -> None:
 
 
 def test_of_disarming_and_promoting_exactly_one_happens(pair: Clusters) -> None:
-    outcomes = []
+    outcomes: list[str] = []
     old, new = pair.members
     # None: one after the other, in each order. A number: module start-up and stop take about the same time, and
     # the delay (s) moves one across the other.
@@ -171,8 +179,8 @@ def test_of_disarming_and_promoting_exactly_one_happens(pair: Clusters) -> None:
             outcomes.append("disarmed")
             old.ok("follow", state="absent", token=token)
             old.ok("instance", state="started")
-            wait_until(lambda: new.facts()["upstream"]["status"] == "streaming", "it streams again")
-    print("outcomes:", " ".join(outcomes))
+            wait_until(lambda: new.facts()["upstream"]["status"] == "streaming", "it streams again")  # noqa: B023
+    print("outcomes:", " ".join(outcomes))  # noqa: T201
     assert outcomes[0] == "disarmed"
     assert outcomes[-1] == "promoted"
 
@@ -266,12 +274,12 @@ def test_tokens(pair: Clusters) -> None:
     a.refused("TOKEN_MISSING", "instance", state="stopped")
     a.refused("TOKEN_MISSING", "instance", state="stopped", token=5)
     a.refused("TOKEN_MISSING", "instance", True, state="stopped", token=5)
-    told = {"state": "claimed", "operation": {"plan_id": "p1", "operator": "ann", "verb": "failover"}}
+    told: dict[str, Any] = {"state": "claimed", "operation": {"plan_id": "p1", "operator": "ann", "verb": "failover"}}
     assert a.ok("operation_token", token=10, **told)["changed"]
     assert not a.ok("operation_token", token=10, **told)["changed"]
     assert a.facts()["operation"]["operation"]["operator"] == "ann"
     a.refused("TOKEN_STALE", "operation_token", token=9, **told)
-    other = {**told, "operation": {"plan_id": "p2", "operator": "bob"}}
+    other: dict[str, Any] = {**told, "operation": {"plan_id": "p2", "operator": "bob"}}
     a.refused("TOKEN_STALE", "operation_token", token=10, **other)
     a.refused("TOKEN_STALE", "instance", state="stopped", token=9)
     held = a.refused("OPERATION_HELD", "operation_token", token=11, authority="host", **other)
@@ -367,9 +375,7 @@ def test_following_is_idempotent_and_refuses_what_is_wrong(herd: Clusters) -> No
     assert not follow(c, b, token)["changed"]
     assert c.facts()["upstream"]["application_name"] == "c", "other connection settings are kept"
     c.refused("FOLLOWS_ITSELF", "follow", token=token, upstream_host="localhost", upstream_port=c.port)
-    failed = c.refused(
-        "NOT_STREAMING", "follow", token=token, upstream_host="127.0.0.1", upstream_port=1, wait_s=1
-    )
+    failed = c.refused("NOT_STREAMING", "follow", token=token, upstream_host="127.0.0.1", upstream_port=1, wait_s=1)
     assert failed["evidence"]["log_tail"] == [] or failed["evidence"]["log_tail"]
 
 
@@ -391,7 +397,8 @@ def test_a_password_is_used_kept_and_never_shown(pair: Clusters) -> None:
     a, b = pair.members
     a.sql("CREATE ROLE rep LOGIN REPLICATION PASSWORD 'se''cret word'")
     b.sql(
-        r"ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=" + str(a.port)
+        r"ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port="
+        + str(a.port)
         + r" user=rep password=''se\''cret word'' application_name=b'"
     )
     for member in pair.members:
@@ -432,3 +439,67 @@ def test_absent_and_unreadable(pair: Clusters) -> None:
     assert nowhere.verb("instance_info", os_user=b.facts()["os_user"])["instance"]["status"] == "absent"
     nowhere.refused("NO_DATA_DIRECTORY", "instance_info")
     nowhere.refused("NO_DATA_DIRECTORY", "instance", state="started", os_user=b.facts()["os_user"])
+
+
+@pytest.mark.parametrize("pipelining", ["True", "False"])
+def test_through_ansible_the_waiter_outlives_its_task(pair: Clusters, pipelining: str) -> None:
+    """The archive that the waiter's code came from is removed when the task ends, and nothing waits for the waiter."""
+    a, b = pair.members
+    token = pair.claim()
+    ready = a.ok("follow", state="prepared", token=token, upstream_host="127.0.0.1", upstream_port=b.port)
+    command = [
+        str(Path(sys.executable).parent / "ansible"), "localhost", "-c", "local", "-m", "elephaas.herd.promote",
+        "-e", f"ansible_python_interpreter={sys.executable}", "-e", f"ansible_pipelining={pipelining}",
+        "-a", json.dumps({
+            "data_directory": str(b.data), "port": b.port, "state": "armed", "token": token, "deadline_s": 60,
+            "armed_lsn": ready["armed_lsn"], "slots": ["sibling_1"],
+        }),
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {**os.environ, "ANSIBLE_REMOTE_TMP": scratch, "ANSIBLE_LOCAL_TEMP": scratch}
+        environment["ANSIBLE_NOCOLOR"] = "1"
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)
+        assert "CHANGED" in done.stdout, done.stdout + done.stderr
+        assert not [path for path in Path(scratch).rglob("*") if path.is_file()], "something was left behind"
+    waiter = b.facts()["waiter"]
+    assert waiter["state"] == "waiting"
+    process = Path(f"/proc/{waiter['pid']}")
+    assert process.stat().st_uid == (b.data).stat().st_uid
+    assert os.getsid(waiter["pid"]) != os.getsid(0)
+    opened = {os.readlink(link) for link in (process / "fd").iterdir()}
+    assert not [name for name in opened if "ansible" in name.lower()], opened
+    a.ok("instance", state="stopped", token=token)
+    assert b.ok("promote", state="promoted", token=token)["waiter"]["state"] == "promoted"
+    assert not process.exists() or "zombie" in (process / "status").read_text()
+
+
+def test_the_end_of_every_record_is_where_the_server_says(pair: Clusters) -> None:
+    """decide.lsn.record_end on real WAL: records across pages and segments end where the next one begins."""
+    a = pair.a
+    a.sql("CREATE TABLE t (n int, filler text)")
+    for size in (1, 30, 500, 3000):
+        a.sql(
+            "INSERT INTO t SELECT n, (SELECT string_agg(md5((n * i)::text), '') "
+            f"FROM generate_series(1, {size}) i) FROM generate_series(1, {60000 // size // 10}) n"
+        )
+        a.sql("SELECT pg_switch_wal()")
+    a.sql("CHECKPOINT")
+    end = a.sql("SELECT pg_current_wal_flush_lsn()")
+    start = pg_clusters.first_wal_position(a.data)
+    done = pg_clusters.as_account(
+        [f"{pg_clusters.BIN}/pg_waldump", "-p", str(a.data / "pg_wal"), "-t", "1", "-s", start, "-e", end]
+    )
+    records = parse_records(done.stdout)
+    assert len(records) > 10000
+    segment, page = 16 * 1024 * 1024, 8192
+    crossed = 0
+    for record, following in itertools.pairwise(records):
+        behind = record_end(record.start, record.total_length, segment, page)
+        if record.description.strip() == "SWITCH":
+            continue
+        if behind % page == 0:
+            # The next record begins behind the header of the page.
+            behind += 40 if behind % segment == 0 else 24
+        assert behind == following.start, (record, following)
+        crossed += record.start // page != behind // page
+    assert crossed > 100

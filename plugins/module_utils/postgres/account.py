@@ -10,7 +10,6 @@ import os
 import pwd
 import sys
 import traceback
-
 from typing import Any, Callable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -51,9 +50,13 @@ def run_as(os_user: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         account = pwd.getpwnam(os_user)
     except KeyError as error:
-        raise OperatorError("WRONG_ACCOUNT", f"There is no account {os_user} on this host.", "Check os_user.") from error
+        raise OperatorError(
+            "WRONG_ACCOUNT", f"There is no account {os_user} on this host.", "Check os_user."
+        ) from error
     if account.pw_uid == 0:
-        raise OperatorError("WRONG_ACCOUNT", "PostgreSQL does not run as root.", "Set os_user to the instance's account.")
+        raise OperatorError(
+            "WRONG_ACCOUNT", "PostgreSQL does not run as root.", "Set os_user to the instance's account."
+        )
     if os.geteuid() == account.pw_uid:
         _settle(account)
         return work()
@@ -98,7 +101,7 @@ def _in_child(account: pwd.struct_passwd, work: Callable[[], dict[str, Any]]) ->
                 answer = {"result": work()}
             except OperatorError as error:
                 answer = {"error": error.as_result()}
-            except Exception:
+            except Exception:  # noqa: BLE001 - the parent shows it
                 answer = {"crash": traceback.format_exc()}
             with os.fdopen(writing, "wb") as stream:
                 stream.write(json.dumps(answer).encode("utf-8"))
@@ -112,8 +115,8 @@ def _in_child(account: pwd.struct_passwd, work: Callable[[], dict[str, Any]]) ->
     os.waitpid(child, 0)
     answer = json.loads(raw.decode("utf-8")) if raw else {"crash": "the process that ran as the OS user ended silently"}
     if "error" in answer:
-        error = answer["error"]
-        raise OperatorError(error["code"], error["reason"], error["next_step"], error["evidence"])
+        said = answer["error"]
+        raise OperatorError(said["code"], said["reason"], said["next_step"], said["evidence"])
     if "crash" in answer:
         raise RuntimeError(answer["crash"])
     return answer["result"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-
 from typing import Mapping, NamedTuple, Sequence
 
 

@@ -18,7 +18,7 @@ _SPACE = " \t\n\r\f\v"
 
 
 def parse_conninfo(text: str) -> dict[str, str]:
-    """"host=a port=5432" -> {"host": "a", "port": "5432"}; the last of a repeated keyword wins, as in libpq.
+    """ "host=a port=5432" -> {"host": "a", "port": "5432"}; the last of a repeated keyword wins, as in libpq.
 
     Raises OperatorError CONNINFO_UNREADABLE for what libpq would refuse, and for the URI form.
     """

@@ -9,7 +9,6 @@ import glob
 import os
 import shlex
 import time
-
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -32,9 +31,9 @@ def refuse_writable_start(facts: dict[str, Any]) -> None:
     if facts["control"].get("state") in RECOVERY_STATES and not facts["signal_files"]:
         raise OperatorError(
             "STARTS_WRITABLE",
-            f"The instance in {facts['data_directory']} was a replica (\"{facts['control']['state']}\") and has no "
+            f'The instance in {facts["data_directory"]} was a replica ("{facts["control"]["state"]}") and has no '
             "standby.signal: it would start writable, on the timeline of its primary.",
-            "Point it at its upstream with follow, which writes the signal file; or promote it on purpose once it runs.",
+            "Point it at its upstream with follow, which writes the signal file; or promote it once it runs.",
             {"state": facts["control"]["state"], "signal_files": facts["signal_files"]},
         )
 
@@ -121,7 +120,9 @@ def _logs(target: Target, log_file: str, debian: tuple[str, str] | None) -> list
         paths.append(f"/var/log/postgresql/postgresql-{debian[0]}-{debian[1]}.log")
     try:
         # Written by the logging collector: which file it writes to, one per destination.
-        with open(os.path.join(target.data_directory, "current_logfiles"), encoding="utf-8", errors="replace") as stream:
+        with open(
+            os.path.join(target.data_directory, "current_logfiles"), encoding="utf-8", errors="replace"
+        ) as stream:
             named = [line.rstrip("\n").partition(" ")[2] for line in stream]
     except OSError:
         named = []
@@ -151,9 +152,7 @@ def log_marks(target: Target, log_file: str) -> dict[str, int]:
     return _log_sizes(target, log_file, find_layout(target, None).debian_cluster)
 
 
-def _new_log_lines(
-    target: Target, log_file: str, debian: tuple[str, str] | None, marks: dict[str, int]
-) -> list[str]:
+def _new_log_lines(target: Target, log_file: str, debian: tuple[str, str] | None, marks: dict[str, int]) -> list[str]:
     lines: list[str] = []
     for path in dict.fromkeys(_logs(target, log_file, debian)):
         try:

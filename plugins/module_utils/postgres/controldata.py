@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -60,10 +59,14 @@ def parse_controldata(text: str) -> dict[str, Any]:
             fields["wal_log_hints"] = value == "on"
         elif label == "Data page checksum version":
             fields["data_checksums"] = value != "0"
-    missing = [key for key in ("state", "system_identifier", "checkpoint_timeline", "checkpoint_lsn") if key not in fields]
+    missing = [
+        key for key in ("state", "system_identifier", "checkpoint_timeline", "checkpoint_lsn") if key not in fields
+    ]
     if missing:
         raise OperatorError(
-            "CONTROL_FILE_UNREADABLE", f"pg_controldata did not say: {', '.join(missing)}.", evidence={"output": text[-500:]}
+            "CONTROL_FILE_UNREADABLE",
+            f"pg_controldata did not say: {', '.join(missing)}.",
+            evidence={"output": text[-500:]},
         )
     return fields
 

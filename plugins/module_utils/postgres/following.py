@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-
 from typing import Any, NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -63,13 +62,19 @@ def _wish(target: Target, params: dict[str, Any], facts: dict[str, Any]) -> _Wis
     host, port = params["upstream_host"], params["upstream_port"]
     refuse_self(facts, host, port)
     present = configured(facts, find_layout(target, None).config_file, target.timeout)
-    conninfo = desired_conninfo(present["primary_conninfo"], host, port, params["upstream_user"], params["application_name"])
+    conninfo = desired_conninfo(
+        present["primary_conninfo"], host, port, params["upstream_user"], params["application_name"]
+    )
     slot = present["primary_slot_name"] if params["slot"] is None else params["slot"]
     wanted = {"primary_conninfo": format_conninfo(conninfo), "primary_slot_name": slot}
     return _Wish(
         conninfo,
         {name: value for name, value in wanted.items() if value != present[name]},
-        _shown(parse_conninfo(present["primary_conninfo"]), present["primary_slot_name"], signal_present(target.data_directory)),
+        _shown(
+            parse_conninfo(present["primary_conninfo"]),
+            present["primary_slot_name"],
+            signal_present(target.data_directory),
+        ),
         _shown(conninfo, slot, True),
     )
 
@@ -105,7 +110,9 @@ def following(
         did.append("reloaded it")
     if check_mode:
         if did or not _streams(facts, params, target.timeout):
-            test_upstream(facts["programs"]["psql"], wish.conninfo, facts["system_identifier"], target.label, target.timeout)
+            test_upstream(
+                facts["programs"]["psql"], wish.conninfo, facts["system_identifier"], target.label, target.timeout
+            )
         return Outcome(did, wish.before, wish.after, {})
     # Signal first: from here on no start, by anyone, can come up writable, whatever else fails below.
     if not signal_present(target.data_directory):
@@ -127,7 +134,9 @@ def _effective(facts: dict[str, Any], timeout: float) -> str:
     try:
         return query(address_of(facts), "SELECT setting FROM pg_settings WHERE name = 'primary_conninfo';", timeout)
     except SqlError as error:
-        raise OperatorError("NO_ANSWER", f"The instance in {facts['data_directory']} does not answer: {error}.") from error
+        raise OperatorError(
+            "NO_ANSWER", f"The instance in {facts['data_directory']} does not answer: {error}."
+        ) from error
 
 
 def _overridden(facts: dict[str, Any], wish: _Wish, timeout: float) -> bool:
@@ -196,7 +205,7 @@ def _see_streaming(
 
 
 def prepared(
-    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
+    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], _store: TokenStore
 ) -> Outcome:
     """From the return on, its next start is the start of a replica of the upstream."""
     stopped = facts["status"] == "stopped"
@@ -205,7 +214,9 @@ def prepared(
         if not facts["writable"]:
             raise OperatorError("IS_REPLICA", f"{target.label} is a running replica.", "Use state=following.")
     wish = _wish(target, params, facts)
-    seen = test_upstream(facts["programs"]["psql"], wish.conninfo, facts["system_identifier"], target.label, target.timeout)
+    seen = test_upstream(
+        facts["programs"]["psql"], wish.conninfo, facts["system_identifier"], target.label, target.timeout
+    )
     did = []
     if wish.changes:
         did.append(f"pointed it at {params['upstream_host']}:{params['upstream_port']} from its next start on")
@@ -237,12 +248,12 @@ def _sql(facts: dict[str, Any], sql: str, timeout: float) -> str:
         return query(address_of(facts), sql, timeout)
     except SqlError as error:
         raise OperatorError(
-            "NO_ANSWER", f"The instance in {facts['data_directory']} failed at {sql.split(';')[0]}: {error}."
+            "NO_ANSWER", f"The instance in {facts['data_directory']} failed at {sql.partition(';')[0]}: {error}."
         ) from error
 
 
 def absent(
-    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
+    target: Target, _params: dict[str, Any], check_mode: bool, facts: dict[str, Any], _store: TokenStore
 ) -> Outcome:
     """Take prepared back: its next start is that of a primary again."""
     if facts["status"] != "stopped":
@@ -259,8 +270,8 @@ def absent(
     if facts["control"]["state"] in RECOVERY_STATES:
         raise OperatorError(
             "STARTS_WRITABLE",
-            f"{target.label} was last a replica (\"{facts['control']['state']}\"): without standby.signal it would start "
-            "writable on the timeline of its primary.",
+            f'{target.label} was last a replica ("{facts["control"]["state"]}"): without standby.signal it would '
+            "start writable on the timeline of its primary.",
             "Start it as it is, and promote it on purpose if it is to be the primary.",
         )
     if not check_mode:

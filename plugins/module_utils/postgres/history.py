@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-
 from typing import Any
 
-# parentTLI <tab> switchpoint <tab> reason (src/backend/access/transam/timeline.c)
+# Its columns are parent timeline, switch point and reason (src/backend/access/transam/timeline.c).
 _LINE = re.compile(r"\A\s*(\d+)\s+([0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8})(?:\s|\Z)")
 
 

@@ -1,14 +1,16 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where things are on this host: programs, configuration, sockets, Debian's cluster names. Private to the collection."""
+"""Where things are on this host: programs, configuration, sockets, Debian's cluster names.
+
+Private to the collection.
+"""
 
 from __future__ import annotations
 
 import glob
 import os
 import shutil
-
 from typing import NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -21,7 +23,7 @@ PROGRAMS = ("psql", "pg_ctl", "pg_controldata", "pg_waldump")
 # Debian and Ubuntu, the PostgreSQL project's RPMs, and a build from source.
 _BIN_DIRECTORIES = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin", "/usr/local/pgsql/bin")
 # Debian's and upstream's built-in unix_socket_directories.
-_SOCKET_DIRECTORIES = ("/var/run/postgresql", "/tmp")
+_SOCKET_DIRECTORIES = ("/var/run/postgresql", "/tmp")  # noqa: S108
 
 
 class Layout(NamedTuple):
@@ -127,5 +129,7 @@ def _socket_directory(target: Target, postmaster: Postmaster | None, config_file
         configured = read_settings(config_file, target.data_directory)["unix_socket_directories"]
     except Unreadable:
         configured = None
-    candidates = [item.strip().strip('"') for item in configured.split(",")] if configured else list(_SOCKET_DIRECTORIES)
+    candidates = (
+        [item.strip().strip('"') for item in configured.split(",")] if configured else list(_SOCKET_DIRECTORIES)
+    )
     return next((item for item in candidates if item and os.path.isdir(item)), None)

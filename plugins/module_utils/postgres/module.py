@@ -18,7 +18,7 @@ RELEASE_OPTIONS: dict[str, Any] = {
 }
 
 
-def instance_argument_spec(timeout: int, token: bool = False, **more: Any) -> dict[str, Any]:
+def instance_argument_spec(timeout: int, with_token: bool = False, **more: Any) -> dict[str, Any]:
     """The options of doc fragment elephaas.herd.instance (and .token), merged with a module's own."""
     spec: dict[str, Any] = {
         "data_directory": {"type": "path", "required": True},
@@ -30,7 +30,7 @@ def instance_argument_spec(timeout: int, token: bool = False, **more: Any) -> di
         "system_identifier": {"type": "str"},
         "timeout": {"type": "int", "default": timeout},
     }
-    if token:
+    if with_token:
         spec["token"] = {"type": "int", "no_log": False}
     spec.update(more)
     return spec

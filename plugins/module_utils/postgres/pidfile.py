@@ -10,7 +10,6 @@ directory, first listen address, shared memory key, status.
 from __future__ import annotations
 
 import os
-
 from typing import NamedTuple
 
 _PROGRAMS = ("postgres", "postmaster")

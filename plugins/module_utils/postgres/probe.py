@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import time
-
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -111,7 +110,7 @@ def observe(target: Target) -> dict[str, Any]:
         signal_files=[name for name in SIGNAL_FILES if os.path.exists(os.path.join(target.data_directory, name))],
     )
     if postmaster:
-        _add_running(facts, target, layout, postmaster)
+        _add_running(facts, target, postmaster)
     else:
         _add_stopped(facts, target, layout)
     facts["timeline_history"] = read_history(target.data_directory, facts["timeline"])
@@ -169,7 +168,7 @@ def _empty(target: Target) -> dict[str, Any]:
         "control": {},
         "disk": None,
         "base_backup_running": False,
-        "programs": {name: None for name in PROGRAMS},
+        "programs": dict.fromkeys(PROGRAMS),
         "operation": None,
         "waiter": None,
         "warnings": [],
@@ -188,7 +187,7 @@ def _add_layout(facts: dict[str, Any], layout: Layout) -> None:
         },
     )
     try:
-        # "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
+        # It says: postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
         facts["binary_version"] = run([layout.program("postgres"), "--version"], 5).stdout.split()[2]
     except (OSError, IndexError):
         facts["warnings"].append(f"{layout.program('postgres')} does not tell its version.")
@@ -228,7 +227,7 @@ def _ask(facts: dict[str, Any], timeout: float) -> dict[str, Any]:
         return json.loads(query(address, sql, timeout))
 
 
-def _add_running(facts: dict[str, Any], target: Target, layout: Layout, postmaster: Postmaster) -> None:
+def _add_running(facts: dict[str, Any], target: Target, postmaster: Postmaster) -> None:
     if postmaster.status == "stopping":
         facts["status"] = "stopping"
     elif postmaster.status == "starting":
@@ -304,12 +303,16 @@ def _add_settings(facts: dict[str, Any], settings: dict[str, Any], raw: dict[str
         archive_command_set=bool(
             (settings.get("archive_command") or "(disabled)") != "(disabled)" or settings.get("archive_library")
         ),
-        data_checksums=raw["data_checksums"] == "on" if "data_checksums" in raw else facts["control"].get("data_checksums"),
+        data_checksums=raw["data_checksums"] == "on"
+        if "data_checksums" in raw
+        else facts["control"].get("data_checksums"),
         wal_segment_size=facts["control"].get("wal_segment_size"),
     )
 
 
-def _upstream(facts: dict[str, Any], settings: dict[str, Any], receiver: dict[str, Any] | None) -> dict[str, Any] | None:
+def _upstream(
+    facts: dict[str, Any], settings: dict[str, Any], receiver: dict[str, Any] | None
+) -> dict[str, Any] | None:
     text = settings.get("primary_conninfo")
     if not text:
         return None
@@ -343,7 +346,9 @@ def _upstream(facts: dict[str, Any], settings: dict[str, Any], receiver: dict[st
         # The text itself is not shown: it may hold a password in a form that we do not understand.
         facts["warnings"].append(f"primary_conninfo: {error.reason}")
     if receiver:
-        upstream.update({key: receiver[key] for key in ("status", "receiver_timeline", "latest_end_lsn", "last_message_age_s")})
+        upstream.update(
+            {key: receiver[key] for key in ("status", "receiver_timeline", "latest_end_lsn", "last_message_age_s")}
+        )
         upstream.update(connected_host=receiver["host"], connected_port=receiver["port"])
     return upstream
 
@@ -352,7 +357,7 @@ def _add_stopped(facts: dict[str, Any], target: Target, layout: Layout) -> None:
     in_recovery = facts["control"]["state"] in RECOVERY_STATES
     facts["role"] = "replica" if facts["signal_files"] or in_recovery else "primary"
     if in_recovery and not facts["signal_files"]:
-        facts["warnings"].append("It was a replica and has no signal file: it would start writable on the same timeline.")
+        facts["warnings"].append("It was a replica and has no signal file: it would start writable on that timeline.")
     if os.path.exists(os.path.join(target.data_directory, "postmaster.pid")):
         orphans = leftovers(target.data_directory)
         if orphans:
@@ -398,13 +403,19 @@ def _add_identity(facts: dict[str, Any], target: Target, postmaster: Postmaster 
 
 
 def require_identity(facts: dict[str, Any], target: Target) -> None:
-    """Refuse to touch anything but the instance that was meant. Raises WRONG_SYSTEM_IDENTIFIER, WRONG_INSTANCE, NO_DATA_DIRECTORY."""
+    """Refuse to touch anything but the instance that was meant.
+
+    Raises OperatorError WRONG_SYSTEM_IDENTIFIER, WRONG_INSTANCE, NO_DATA_DIRECTORY.
+    """
     if facts["status"] == "absent":
-        raise OperatorError("NO_DATA_DIRECTORY", f"There is nothing in {target.data_directory}.", "Check data_directory.")
+        raise OperatorError(
+            "NO_DATA_DIRECTORY", f"There is nothing in {target.data_directory}.", "Check data_directory."
+        )
     if target.system_identifier not in (None, facts["system_identifier"]):
         raise OperatorError(
             "WRONG_SYSTEM_IDENTIFIER",
-            f"{target.label} has the system identifier {facts['system_identifier']}, expected {target.system_identifier}.",
+            f"{target.label} has the system identifier {facts['system_identifier']}, "
+            f"expected {target.system_identifier}.",
             "This is another cluster: check data_directory and what the registry says.",
             {"found": facts["system_identifier"], "expected": target.system_identifier},
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import time
-
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -77,18 +76,28 @@ def armed(
 
 def _refuse_unfit(target: Target, params: dict[str, Any], facts: dict[str, Any]) -> None:
     if params["proof"] != "shutdown_checkpoint":
-        raise OperatorError("BAD_OPTION", "A waiter without a proof would promote at any moment.", "Use proof=shutdown_checkpoint.")
+        raise OperatorError(
+            "BAD_OPTION", "A waiter without a proof would promote at any moment.", "Use proof=shutdown_checkpoint."
+        )
     if facts["writable"]:
         raise OperatorError(
-            "ALREADY_PROMOTED", f"{target.label} is not in recovery: there is nothing to wait for.", "Look at the herd again."
+            "ALREADY_PROMOTED",
+            f"{target.label} is not in recovery: there is nothing to wait for.",
+            "Look at the herd again.",
         )
     if not facts["superuser"]:
         # Without it the state of the WAL receiver is hidden, and with it half of the proof.
-        raise OperatorError("NOT_SUPERUSER", f"{target.os_user} is not a superuser of {target.label}.", "Grant it, or set os_user.")
+        raise OperatorError(
+            "NOT_SUPERUSER", f"{target.os_user} is not a superuser of {target.label}.", "Grant it, or set os_user."
+        )
     if not facts["programs"]["pg_waldump"]:
-        raise OperatorError("NO_PROGRAMS", f"There is no pg_waldump in {facts['bin_directory']}.", "Install it, or set bin_directory.")
+        raise OperatorError(
+            "NO_PROGRAMS", f"There is no pg_waldump in {facts['bin_directory']}.", "Install it, or set bin_directory."
+        )
     if facts["replay_paused"]:
-        raise OperatorError("REPLAY_PAUSED", f"Replay is paused on {target.label}.", "Run pg_wal_replay_resume() on it.")
+        raise OperatorError(
+            "REPLAY_PAUSED", f"Replay is paused on {target.label}.", "Run pg_wal_replay_resume() on it."
+        )
     if params["expect_timeline"] not in (None, facts["timeline"]):
         raise OperatorError(
             "WRONG_TIMELINE",
@@ -97,7 +106,9 @@ def _refuse_unfit(target: Target, params: dict[str, Any], facts: dict[str, Any])
         )
     for name in params["slots"]:
         if not _SLOT.match(name):
-            raise OperatorError("BAD_OPTION", f"{name!r} is no name for a slot: a-z, 0-9 and _ are allowed, at most 63.")
+            raise OperatorError(
+                "BAD_OPTION", f"{name!r} is no name for a slot: a-z, 0-9 and _ are allowed, at most 63."
+            )
 
 
 def _armed_lsn(params: dict[str, Any], facts: dict[str, Any], store: TokenStore) -> str:
@@ -139,7 +150,9 @@ def promoted(
             query(address_of(facts), "CHECKPOINT;", target.timeout)
         except SqlError as error:
             raise OperatorError(
-                "CHECKPOINT_FAILED", f"{target.label} is writable, but its checkpoint did not end: {error}.", "Run it again."
+                "CHECKPOINT_FAILED",
+                f"{target.label} is writable, but its checkpoint did not end: {error}.",
+                "Run it again.",
             ) from error
     return did
 
@@ -211,15 +224,19 @@ def _promote_now(target: Target, facts: dict[str, Any], store: TokenStore) -> No
         while query(address, "SELECT pg_is_in_recovery();", 10) != "f":
             if time.monotonic() > deadline:
                 raise OperatorError(
-                    "STILL_PROMOTING", f"{target.label} is still in recovery after {target.timeout:g} s.", "See its log."
+                    "STILL_PROMOTING",
+                    f"{target.label} is still in recovery after {target.timeout:g} s.",
+                    "See its log.",
                 )
             time.sleep(0.05)
     except SqlError as error:
-        raise OperatorError("PROMOTE_FAILED", f"{target.label} could not be promoted: {error}.", "See its log.") from error
+        raise OperatorError(
+            "PROMOTE_FAILED", f"{target.label} could not be promoted: {error}.", "See its log."
+        ) from error
 
 
 def disarmed(
-    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
+    target: Target, _params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
 ) -> list[str]:
     """Be certain that nothing of ours will promote it any more."""
     if check_mode:

@@ -1,7 +1,10 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SQL through psql over the local socket, for machines: one-shot, or one session kept open. Private to the collection."""
+"""SQL through psql over the local socket, for machines: one-shot, or one session kept open.
+
+Private to the collection.
+"""
 
 from __future__ import annotations
 
@@ -96,6 +99,8 @@ class Session:
             )  # fmt: skip
         except OSError as error:
             raise SqlError(f"{address.psql} cannot be run: {error.strerror}") from error
+        self._input = self._process.stdin.fileno() if self._process.stdin else -1
+        self._output = self._process.stdout.fileno() if self._process.stdout else -1
         try:
             self.ask("SELECT 1;", timeout)
         except SqlError:
@@ -105,21 +110,19 @@ class Session:
     def ask(self, sql: str, timeout: float) -> str:
         """Run `sql`; return what it prints. Raises SqlError; the session is then closed."""
         deadline = time.monotonic() + timeout
-        assert self._process.stdin and self._process.stdout
         try:
-            self._process.stdin.write(f"{sql}\n\\echo {_END}\n".encode())
+            os.write(self._input, f"{sql}\n\\echo {_END}\n".encode())
         except OSError:
             # psql has gone; why stands in what it printed before.
             pass
         received = b""
         marker = _END.encode() + b"\n"
-        descriptor = self._process.stdout.fileno()
         while not received.endswith(marker):
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            if left <= 0 or not select.select([self._output], [], [], left)[0]:
                 self.close()
                 raise SqlError(f"no answer from the server within {timeout:g} s", timed_out=True)
-            piece = os.read(descriptor, 65536)
+            piece = os.read(self._output, 65536)
             if not piece:
                 self.close()
                 raise SqlError(_message(received.decode("utf-8", "replace")))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-
 from typing import Any
 
 # name -> (type, default of PostgreSQL 13 to 18). The types are those of pg_settings.vartype.
@@ -54,7 +53,9 @@ _UNITS = {
     "max_slot_wal_keep_size": {"B": 1 / 1048576, "kB": 1 / 1024, "MB": 1, "GB": 1024, "TB": 1048576},
 }
 
-_LINE = re.compile(r"\A\s*([A-Za-z_][A-Za-z0-9_$.]*)\s*(?:=\s*|\s+)('(?:[^'\\]|''|\\.)*'|[^\s#']+)\s*(?:#.*)?\Z", re.DOTALL)
+_LINE = re.compile(
+    r"\A\s*([A-Za-z_][A-Za-z0-9_$.]*)\s*(?:=\s*|\s+)('(?:[^'\\]|''|\\.)*'|[^\s#']+)\s*(?:#.*)?\Z", re.DOTALL
+)
 _MAX_DEPTH = 10
 
 
@@ -117,11 +118,13 @@ def unquote(token: str) -> str:
     escapes = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
     return re.sub(
         r"''|\\([0-7]{1,3})|\\(.)",
-        lambda found: "'"
-        if found.group(0) == "''"
-        else chr(int(found.group(1), 8) & 255)
-        if found.group(1)
-        else escapes.get(found.group(2), found.group(2)),
+        lambda found: (
+            "'"
+            if found.group(0) == "''"
+            else chr(int(found.group(1), 8) & 255)
+            if found.group(1)
+            else escapes.get(found.group(2), found.group(2))
+        ),
         token[1:-1],
         flags=re.DOTALL,
     )
@@ -147,7 +150,7 @@ def convert(name: str, text: str) -> Any:
         match = re.match(r"\A\s*(-?[0-9.]+)\s*([A-Za-z]*)\s*\Z", text)
         factor = _UNITS.get(name, {}).get(match.group(2)) if match and match.group(2) else 1
         try:
-            return int(round(float(match.group(1)) * factor)) if match and factor else None
+            return round(float(match.group(1)) * factor) if match and factor else None
         except ValueError:
             return None
     return text

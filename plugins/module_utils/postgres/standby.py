@@ -1,7 +1,10 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What makes an instance a standby of a given upstream: signal file and connection settings. Private to the collection."""
+"""What makes an instance a standby of a given upstream: signal file and connection settings.
+
+Private to the collection.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import json
 import os
 import re
 import socket
-
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -68,7 +70,8 @@ def configured(facts: dict[str, Any], config_file: str, timeout: float) -> dict[
         # What stands in the files, as the server itself parses them: memory may be older.
         sql = (
             "SELECT coalesce(json_object_agg(name, setting), '{}') FROM (SELECT DISTINCT ON (name) name, setting "
-            "FROM pg_file_settings WHERE name IN ('primary_conninfo', 'primary_slot_name') ORDER BY name, seqno DESC) s;"
+            "FROM pg_file_settings WHERE name IN ('primary_conninfo', 'primary_slot_name') "
+            "ORDER BY name, seqno DESC) s;"
         )
         try:
             found = json.loads(query(address_of(facts), sql, timeout))
@@ -133,7 +136,7 @@ def test_upstream(
             f"{label} cannot replicate from {place}: {message}.",
             "Check that the upstream runs, its listen_addresses, and the network between them."
             if unreachable
-            else "Check pg_hba.conf of the upstream (a replication line for this host and user), the user, and the password file.",
+            else "Check the upstream's pg_hba.conf (a replication line for this host), the user and its password.",
             {"upstream": place, "message": message},
         )
     fields = (done.stdout.strip().split("|") + ["", "", ""])[:3]

@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import time
-
 from typing import Any, Iterator
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -146,7 +145,8 @@ def _describe(record: dict[str, Any]) -> str:
     operation = record["operation"]
     lease = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record["lease_until"]))
     return (
-        f"token {record['token']}: {operation.get('verb') or 'an operation'} by {operation.get('operator') or 'unknown'}, "
+        f"token {record['token']}: {operation.get('verb') or 'an operation'} "
+        f"by {operation.get('operator') or 'unknown'}, "
         f"plan {operation.get('plan_id') or 'unknown'}, lease until {lease}"
     )
 

@@ -38,11 +38,14 @@ def require_token(store: TokenStore, target: Target, check_mode: bool) -> dict[s
 def require_answer(facts: dict[str, Any]) -> None:
     """The server must run and answer. Raises OperatorError NOT_RUNNING, NO_ANSWER."""
     if facts["status"] in ("stopped", "absent"):
-        raise OperatorError("NOT_RUNNING", f"The instance in {facts['data_directory']} does not run.", "Start it first.")
+        raise OperatorError(
+            "NOT_RUNNING", f"The instance in {facts['data_directory']} does not run.", "Start it first."
+        )
     if facts["status"] != "running" or facts["sql_error"]:
         raise OperatorError(
             "NO_ANSWER",
-            f"The instance in {facts['data_directory']} is {facts['status']} and does not answer: {facts['sql_error']}.",
+            f"The instance in {facts['data_directory']} is {facts['status']} and does not answer: "
+            f"{facts['sql_error']}.",
             "Look at its log and at what it waits for.",
         )
 

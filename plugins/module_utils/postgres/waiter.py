@@ -1,7 +1,9 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The waiter: a process on the candidate's host that promotes it at the moment the proof is there. Private to the collection.
+"""The waiter: a process on the candidate's host that promotes it at the moment the proof is there.
+
+Private to the collection.
 
 It is armed before the old primary is stopped, so that no round trip of the controller lies between stop and
 promote. Its record, beside the operation's token, says what it does; `state` is one of:
@@ -23,13 +25,18 @@ import select
 import signal
 import sys
 import time
-
 from typing import Any, NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import format_lsn, parse_lsn, record_end
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile import process_lives, start_time
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import Address, Session, SqlError, literal, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import (
+    Address,
+    Session,
+    SqlError,
+    literal,
+    query,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore, check_token
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.walrecord import (
     Record,
@@ -206,14 +213,15 @@ def _create_slots(orders: Orders, inherited: list[str]) -> list[str]:
     """Create the physical slots that are missing; the names that this operation has created so far."""
     created = [name for name in inherited if name in orders.slots]
     for name in orders.slots:
-        quoted = literal(name)
         try:
-            kind = query(orders.address, f"SELECT slot_type FROM pg_replication_slots WHERE slot_name ={quoted};", _ANSWER_S)
+            kind = query(orders.address, f"SELECT slot_type {_of_slot(name)}", _ANSWER_S)
             if kind not in ("", "physical"):
-                raise OperatorError("SLOT_CONFLICT", f"There is a {kind} replication slot {name} already.", "Rename it.")
+                raise OperatorError(
+                    "SLOT_CONFLICT", f"There is a {kind} replication slot {name} already.", "Rename it."
+                )
             if not kind:
                 # Reserved at once: WAL that a sibling still needs is kept from now on, not from its first connection.
-                query(orders.address, f"SELECT pg_create_physical_replication_slot({quoted}, true);", _ANSWER_S)
+                query(orders.address, f"SELECT pg_create_physical_replication_slot({literal(name)}, true);", _ANSWER_S)
                 created.append(name)
         except SqlError as error:
             _drop_slots(orders.address, created)
@@ -229,12 +237,15 @@ def _drop_slots(address: Address, names: list[str]) -> list[str]:
     """Drop slots that nobody uses; the names that are left. A forgotten slot would fill the disk with WAL."""
     left = []
     for name in names:
-        sql = f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ={literal(name)};"
         try:
-            query(address, sql, _ANSWER_S)
+            query(address, f"SELECT pg_drop_replication_slot(slot_name) {_of_slot(name)}", _ANSWER_S)
         except SqlError:
             left.append(name)
     return left
+
+
+def _of_slot(name: str) -> str:
+    return f"FROM pg_replication_slots WHERE slot_name ={literal(name)};"
 
 
 def _detach(store: TokenStore, orders: Orders) -> str:
@@ -251,7 +262,7 @@ def _detach(store: TokenStore, orders: Orders) -> str:
             if os.fork() == 0:
                 _become_daemon(store.waiter_log, writing)
                 _Waiter(store, orders).run(writing)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - nothing may get back into the module's code
             os.write(2, f"waiter: {error!r}\n".encode())
         finally:
             # Never run the module's exit handlers, never return into its code.
@@ -333,7 +344,7 @@ class _Waiter:
             self._expire()
         except _CalledOff:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the record must say so
             self._fail(f"{type(error).__name__}: {error}", "waiting", "promoting")
 
     def _mine(self, *states: str) -> dict[str, Any]:
@@ -348,14 +359,17 @@ class _Waiter:
             raise _CalledOff("it was called off")
         return record
 
-    def _look(self) -> _Position:
+    def _ask(self, sql: str, timeout: float) -> str:
         if self._session is None:
             self._session = Session(self._orders.address, _ANSWER_S)
         try:
-            answer = self._session.ask(_POLL, _ANSWER_S)
+            return self._session.ask(sql, timeout)
         except SqlError:
             self._session = None
             raise
+
+    def _look(self) -> _Position:
+        answer = self._ask(_POLL, _ANSWER_S)
         in_recovery, received, replayed, receiver = answer.split("|")
         return _Position(
             in_recovery == "t",
@@ -394,7 +408,7 @@ class _Waiter:
     def _proven(self, position: _Position) -> bool:
         if not self._quiet(position) or position.replayed == self._refused_at:
             return False
-        record, problem = self._read_proof(position.replayed)
+        _record, problem = self._read_proof(position.replayed)
         if problem:
             # The same position holds the same record: look at it again only when something new arrives.
             self._refused_at = position.replayed
@@ -449,9 +463,8 @@ class _Waiter:
             record["state"] = "promoting"
             # Before the call: should this process die in between, nobody may believe that nothing was asked.
             self._store.write_waiter(record)
-            assert self._session is not None
             # Without waiting in the server, whose own loop looks only every 100 ms.
-            self._session.ask("SELECT pg_promote(false);", _ANSWER_S)
+            self._ask("SELECT pg_promote(false);", _ANSWER_S)
         self._see_writable(record)
         return True
 
@@ -468,13 +481,12 @@ class _Waiter:
                 raise RuntimeError(f"the promotion was asked for and did not happen within {_PROMOTION_S:g} s")
             time.sleep(0.002)
         record["times"]["recovery_ended"] = time.time()
-        assert self._session is not None
         # A commit on local disk: a synchronous standby that is not there yet must not hold up the proof.
-        self._session.ask(
+        self._ask(
             "BEGIN READ WRITE; SET LOCAL synchronous_commit = local; SELECT txid_current(); COMMIT;", _PROMOTION_S
         )
         record["times"]["writable"] = time.time()
-        timeline = self._session.ask("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);", _ANSWER_S)
+        timeline = self._ask("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);", _ANSWER_S)
         record["evidence"]["timeline_new"] = int(timeline, 16)
         if record["evidence"]["timeline_new"] <= orders.timeline:
             raise RuntimeError(f"it is writable, but still on timeline {timeline}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-
 from typing import NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn, record_end
@@ -18,7 +17,9 @@ _RECORD = re.compile(
     r"lsn: (?P<lsn>[0-9A-Fa-f]+/[0-9A-Fa-f]+), prev [0-9A-Fa-f]+/[0-9A-Fa-f]+, desc: (?P<what>.*)$"
 )
 # src/backend/access/rmgrdesc/xlogdesc.c
-_SHUTDOWN = re.compile(r"\ACHECKPOINT_SHUTDOWN redo (?P<redo>[0-9A-Fa-f]+/[0-9A-Fa-f]+); tli (?P<tli>\d+); prev tli (?P<prev>\d+);")
+_SHUTDOWN = re.compile(
+    r"\ACHECKPOINT_SHUTDOWN redo (?P<redo>[0-9A-Fa-f]+/[0-9A-Fa-f]+); tli (?P<tli>\d+); prev tli (?P<prev>\d+);"
+)
 
 
 class Record(NamedTuple):
