@@ -175,7 +175,7 @@ class _Builder:
         self.failovers: dict[HerdKey, Row] = {}
         self.owners: dict[str, tuple[str, ...]] = {}
         self.refused_groups: set[tuple[str, tuple[str, ...]]] = set()
-        self.name_problems: dict[tuple[str, str], str | None] = {}
+        self.name_problems: dict[str, str | None] = {}
 
     def build(self) -> Model:
         servers = self._readable("servers", ("server", "environment"))

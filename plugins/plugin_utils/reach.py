@@ -11,6 +11,7 @@ ever).
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -97,7 +98,7 @@ def reach(targets: t.Mapping[str, Target], play_context: PlayContext, timeout_s:
     gc.freeze()
     try:
         answers = _fan_out(
-            {key: lambda target=target: _ask(target, play_context, timeout_s) for key, target in distinct.items()},
+            {key: functools.partial(_ask, target, play_context, timeout_s) for key, target in distinct.items()},
             timeout_s + GRACE_S,
         )
     finally:
