@@ -47,9 +47,11 @@ def up(state: State, fleet_file: Path, load: bool) -> int:
     if load:
         say("loading the fleet into the registry")
         command = ["ansible-playbook", "elephaas.herd.registry_load", "-e", f"fleet_file={state.root / 'fleet.yml'}"]
-        status = controller.run_inside(pid, state, plan, command)
+        log = state.logs / "registry_load.log"
+        status = controller.run_logged(pid, state, plan, command, log)
         if status != 0:
-            raise LabError("the fleet is up, but loading it into the registry failed (see above)")
+            said = log.read_text(encoding="utf-8", errors="replace").strip()
+            raise LabError(f"the fleet is up, but loading it into the registry failed:\n{said}")
     say(f"up after {time.monotonic() - began:.1f} s")
     return 0
 

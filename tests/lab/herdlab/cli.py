@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -75,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Run one command; returns its exit status."""
+    # Python ignores it, and what we become or start would ignore it as well.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         if argv[:1] == [_ENVIRONMENT]:
             _take_environment(Path(argv[1]))

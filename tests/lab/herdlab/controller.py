@@ -155,9 +155,16 @@ def execute(state: State, plan: Plan, argv: Sequence[str]) -> int:
         return 126
 
 
-def run_inside(pid: int, state: State, plan: Plan, argv: Sequence[str]) -> int:
-    """Run a command of the operator on the controller's side of the lab; returns its exit status."""
-    return kernel.run_in(pid, lambda: execute(state, plan, argv))
+def run_logged(pid: int, state: State, plan: Plan, argv: Sequence[str], log: Path) -> int:
+    """Run a command of the operator on the controller's side of the lab, into a file; returns its exit status."""
+
+    def work() -> int:
+        with log.open("wb") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        return execute(state, plan, argv)
+
+    return kernel.run_in(pid, work)
 
 
 def static_inventory(plan: Plan) -> dict[str, Any]:

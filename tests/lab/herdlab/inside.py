@@ -78,6 +78,9 @@ def do_poweron(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     elif not arguments.no_start:
         for instance in plan.on(host.name):
             postgres.start(plan, instance)
+        for instance in plan.on(host.name):
+            if not postgres.answers(plan, instance):
+                print(f"lab: {instance.name} was started, but does not answer yet", file=sys.stderr)
     return 0
 
 

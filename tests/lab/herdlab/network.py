@@ -82,7 +82,8 @@ def silence(host: Host) -> None:
 
 def detach(host: Host) -> None:
     """Second half of a power-off: forget the host's network with every connection it had."""
-    run([path_of("ip"), "netns", "delete", host.name])
+    # The interface by name: the kernel takes its time to clear away a namespace, and what is in it.
+    _batch([f"link delete {_port(host)}", f"netns delete {host.name}"])
 
 
 def _port(host: Host) -> str:

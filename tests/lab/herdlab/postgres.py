@@ -210,6 +210,20 @@ def query(plan: Plan, instance: Instance, sql: str, database: str = "postgres") 
     return hosts.execute(plan.host(instance.server), psql(instance.port, database), instance.os_user, sql)
 
 
+def answers(plan: Plan, instance: Instance, timeout: float = 10.0) -> bool:
+    """Whether an instance takes queries, soon. pg_ctl waits for less: a replica that has only begun its recovery."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            query(plan, instance, "SELECT 1")
+        except LabError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        else:
+            return True
+
+
 def psql(port: int, database: str) -> list[str]:
     """The lab's way to call psql: SQL from standard input, nothing read from the account's files."""
     program = str(postgres()[1] / "psql")
