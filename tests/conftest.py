@@ -28,5 +28,7 @@ def _load_collection() -> None:
     init_plugin_loader([str(COLLECTIONS)])
 
 
+# Examples that hypothesis found lie with everything else that is built. It reads this when it is imported.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".build" / "hypothesis"))
 _link_checkout()
 _load_collection()

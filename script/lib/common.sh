@@ -11,6 +11,8 @@ NEWEST=$ROOT/.venv OLDEST=$ROOT/.venv-oldest
 export PYTHONDONTWRITEBYTECODE=1
 # A user's own ansible.cfg, roles or collections must not decide whether this checkout passes.
 export ANSIBLE_COLLECTIONS_PATH=$BUILD/collections
+# What ansible keeps between runs stays in the checkout.
+export ANSIBLE_HOME=$BUILD/ansible
 unset ANSIBLE_CONFIG ANSIBLE_COLLECTIONS_PATHS PYTHONPATH
 # A pager waits for a key that nobody presses.
 export PAGER=cat
