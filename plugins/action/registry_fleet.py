@@ -37,7 +37,9 @@ class ActionModule(RegistryAction):
         wanted = parse_fleet(document)
         with self.registry(params, writing=True) as (connection, schema):
             outcome = load_fleet(connection, schema, wanted, params["state"], params["force"], self.check_mode)
-        changes = [{key: change[key] for key in ("action", "kind", "name", "before", "after")} for change in outcome["changes"]]
+        changes = [
+            {key: change[key] for key in ("action", "kind", "name", "before", "after")} for change in outcome["changes"]
+        ]
         result: dict[str, Any] = {
             "changed": outcome["changed"],
             "changes": changes,
@@ -56,7 +58,9 @@ class ActionModule(RegistryAction):
         if not os.path.exists(path):
             path = self._loader.path_dwim(name)
         if not os.path.isfile(path):
-            raise OperatorError("FLEET_FILE_MISSING", f"There is no fleet file {name!r}.", "Give its path, absolute or from here.")
+            raise OperatorError(
+                "FLEET_FILE_MISSING", f"There is no fleet file {name!r}.", "Give its path, absolute or from here."
+            )
         try:
             # Ansible's own loader: it also reads vaulted files. Its result is data, never a template.
             return plain(self._loader.load_from_file(path, cache=False))

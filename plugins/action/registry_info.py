@@ -10,7 +10,10 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet import fleet_document, part_of_fleet
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.names import herd_group
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC, transaction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
+    REGISTRY_ARGUMENT_SPEC,
+    transaction,
+)
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import read_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.inventory import read_inventory
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.operations import history
@@ -51,4 +54,8 @@ class ActionModule(RegistryAction):
 
 def _herd(herd: dict[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in herd.items() if key != "members"}
-    return {**fields, "group": herd_group(herd["name"], herd["environment"]), "members": [m["server"] for m in herd["members"]]}
+    return {
+        **fields,
+        "group": herd_group(herd["name"], herd["environment"]),
+        "members": [m["server"] for m in herd["members"]],
+    }

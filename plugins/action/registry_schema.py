@@ -19,14 +19,16 @@ class ActionModule(RegistryAction):
             outcome = apply_migrations(connection, schema, self.check_mode)
         if outcome["changed"]:
             done = "would be applied" if self.check_mode else "applied"
-            outcome["msg"] = f"{', '.join(outcome['pending']) or 'rights of the group roles'} {done} in schema {schema}."
+            outcome["msg"] = (
+                f"{', '.join(outcome['pending']) or 'rights of the group roles'} {done} in schema {schema}."
+            )
         else:
             outcome["msg"] = f"Schema {schema} is as this collection needs it."
         missing = [role for role, state in outcome["roles"].items() if state == "missing"]
         if missing and not (self.check_mode and outcome["pending"]):
+            hint = "Once a DBA has created them (CREATE ROLE … NOLOGIN), run this again."
             outcome["warnings"] = [
-                f"Group roles are missing, and this user may not create them: {', '.join(missing)}. "
-                "Once a DBA has created them (CREATE ROLE … NOLOGIN), run this again."
+                f"Group roles are missing, and this user may not create them: {', '.join(missing)}. {hint}"
             ]
         if self.diff_mode:
             applied = "".join(f"{title}\n" for title in outcome["applied"])

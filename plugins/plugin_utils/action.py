@@ -25,6 +25,11 @@ def plain(value: Any) -> Any:
     """The same data in built-in types: no tags, no lazy templates, no vault objects of any ansible-core."""
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        # From 2.19 on numbers carry tags too: subclasses that YAML and JSON writers do not know.
+        return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -65,12 +70,15 @@ class ControllerAction(ActionBase):
         return ()
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What Ansible calls; the result, or what failed, without any secret."""
         result: dict[str, Any] = super().run(tmp, task_vars) or {}
         # The task's own settings: check_mode and diff keywords of the task count, not only the command line.
         self.check_mode = bool(self._task.check_mode)
         self.diff_mode = bool(self._task.diff)
 
-        validation = ArgumentSpecValidator(self.ARGUMENT_SPEC, **self.CONSTRAINTS).validate(plain(dict(self._task.args)))
+        validation = ArgumentSpecValidator(self.ARGUMENT_SPEC, **self.CONSTRAINTS).validate(
+            plain(dict(self._task.args))
+        )
         hidden = set(validation._no_log_values)
         params = validation.validated_parameters
         if validation.error_messages:
@@ -88,6 +96,6 @@ class ControllerAction(ActionBase):
             return self.work(params, task_vars)
         except OperatorError as error:
             return {"failed": True, **error.as_result()}
-        except Exception as error:  # whatever it is, it leaves through the remover of secrets too
+        except Exception as error:  # noqa: BLE001 - whatever it is, it leaves through the remover of secrets too
             unexpected = OperatorError("INTERNAL_ERROR", f"Unexpected {type(error).__name__}: {error}")
             return {"failed": True, **unexpected.as_result(), "exception": traceback.format_exc()}

@@ -8,7 +8,8 @@ everything filled in, in this shape::
 
     {"environments": {name: {"protected": bool, "description": str|None}},
      "datacenters":  {name: {"networks": [CIDR, ...], "description": str|None}},
-     "servers":      {name: {"environment", "address"|None, "datacenter"|None, "ssh_port", "ssh_user", "dns_name"|None}},
+     "servers":      {name: {"environment", "address"|None, "datacenter"|None, "ssh_port", "ssh_user",
+                             "dns_name"|None}},
      "herds":        [{"name", "environment", "port", "pgdata", "vhost"|None, "description"|None, "os_user", "control",
                        "replication_user"|None, "base_name",
                        "members": [{"server", "role", "upstream"|None, "port", "pgdata", "priority"}]}]}
@@ -21,10 +22,10 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Tuple, Union
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 
 DEFAULT_PORT = 5432
 DEFAULT_SSH_PORT = 22
@@ -49,7 +50,7 @@ class _Problems:
     """Collects everything wrong with a document, so that a person mends it in one go."""
 
     def __init__(self) -> None:
-        self.found: List[str] = []
+        self.found: list[str] = []
 
     def add(self, path: str, problem: str) -> None:
         self.found.append(f"{path}: {problem}")
@@ -150,7 +151,7 @@ def _choice(allowed: Iterable[str]) -> Callable[[object], str]:
     return choice
 
 
-def _networks(value: object) -> List[str]:
+def _networks(value: object) -> list[str]:
     if not isinstance(value, list):
         raise _BadValue("a list of networks such as 10.10.0.0/16")
     result = []
@@ -158,7 +159,9 @@ def _networks(value: object) -> List[str]:
         try:
             result.append(str(ipaddress.ip_network(_text(item))))
         except (ValueError, _BadValue):
-            raise _BadValue(f"a list of networks such as 10.10.0.0/16, without host bits ({_show(item)} is none)") from None
+            raise _BadValue(
+                f"a list of networks such as 10.10.0.0/16, without host bits ({_show(item)} is none)"
+            ) from None
     return result
 
 
@@ -203,9 +206,11 @@ _MEMBER: _Keys = {
 }
 
 
-def _read_keys(item: object, keys: _Keys, path: str, problems: _Problems, others: Tuple[str, ...] = ()) -> Dict[str, Any]:
+def _read_keys(
+    item: object, keys: _Keys, path: str, problems: _Problems, others: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The values of one thing, defaults filled in; None where a value was wrong (already reported)."""
-    result: Dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if item is None:
         item = {}
     if not isinstance(item, dict):
@@ -217,10 +222,11 @@ def _read_keys(item: object, keys: _Keys, path: str, problems: _Problems, others
             problems.add(f"{path}.{key}", "unknown key; allowed: " + ", ".join((*keys, *others)))
     for key, (read, default) in keys.items():
         value = item.get(key)
+        if value is None and default is _REQUIRED:
+            problems.add(f"{path}.{key}", "is missing")
+            result[key] = None
+            continue
         if value is None:
-            if default is _REQUIRED:
-                problems.add(f"{path}.{key}", "is missing")
-                default = None
             result[key] = list(default) if isinstance(default, tuple) else default
             continue
         try:
@@ -231,7 +237,7 @@ def _read_keys(item: object, keys: _Keys, path: str, problems: _Problems, others
     return result
 
 
-def _read_named(document: Dict[str, Any], section: str, keys: _Keys, problems: _Problems) -> Dict[str, Dict[str, Any]]:
+def _read_named(document: dict[str, Any], section: str, keys: _Keys, problems: _Problems) -> dict[str, dict[str, Any]]:
     items = document.get(section)
     if items is None:
         return {}
@@ -248,13 +254,13 @@ def _read_named(document: Dict[str, Any], section: str, keys: _Keys, problems: _
     return result
 
 
-def datacenter_of(address: Optional[str], datacenters: Dict[str, Dict[str, Any]]) -> Optional[str]:
+def datacenter_of(address: str | None, datacenters: dict[str, dict[str, Any]]) -> str | None:
     """The data center whose most specific network holds this address; None when there is none."""
     try:
         host = ipaddress.ip_address(address or "")
     except ValueError:
         return None
-    best: Optional[Tuple[int, str]] = None
+    best: tuple[int, str] | None = None
     for name, datacenter in datacenters.items():
         for text in datacenter["networks"] or ():
             network = ipaddress.ip_network(text)
@@ -263,7 +269,7 @@ def datacenter_of(address: Optional[str], datacenters: Dict[str, Dict[str, Any]]
     return best[1] if best else None
 
 
-def _read_members(herd: Dict[str, Any], items: object, path: str, problems: _Problems) -> List[Dict[str, Any]]:
+def _read_members(herd: dict[str, Any], items: object, path: str, problems: _Problems) -> list[dict[str, Any]]:
     if not isinstance(items, list) or not items:
         problems.bad(f"{path}.members", items, "a list of at least one member")
         return []
@@ -277,9 +283,9 @@ def _read_members(herd: Dict[str, Any], items: object, path: str, problems: _Pro
     return members
 
 
-def _settle_roles(members: List[Dict[str, Any]], path: str, problems: _Problems) -> None:
+def _settle_roles(members: list[dict[str, Any]], path: str, problems: _Problems) -> None:
     """Fill in who is primary and who streams from whom, and refuse what can not be."""
-    by_server: Dict[str, Dict[str, Any]] = {}
+    by_server: dict[str, dict[str, Any]] = {}
     for index, member in enumerate(members):
         if member["server"] in by_server:
             problems.add(f"{path}[{index}].server", f"server {member['server']} is listed twice in this herd")
@@ -307,7 +313,7 @@ def _settle_roles(members: List[Dict[str, Any]], path: str, problems: _Problems)
             problems.add(f"{path}[{index}].upstream", f"{member['server']} would stream from itself, in the end")
 
 
-def _loops(member: Dict[str, Any], by_server: Dict[str, Dict[str, Any]]) -> bool:
+def _loops(member: dict[str, Any], by_server: dict[str, dict[str, Any]]) -> bool:
     seen = set()
     server = member["server"]
     while server in by_server and server not in seen:
@@ -366,15 +372,15 @@ def parse_fleet(document: object) -> Fleet:
     return fleet
 
 
-def _known(name: Optional[str], section: Dict[str, Any], path: str, problems: _Problems) -> None:
+def _known(name: str | None, section: dict[str, Any], path: str, problems: _Problems) -> None:
     if name is not None and name not in section:
         problems.bad(path, name, ("one of " + ", ".join(section)) if section else "nothing, none is declared")
 
 
-def clashes(fleet: Fleet) -> List[str]:
+def clashes(fleet: Fleet) -> list[str]:
     """What two things of a fleet can not both have: a name, a network, a port or a directory on one server."""
-    problems: List[str] = []
-    networks: Dict[str, str] = {}
+    problems: list[str] = []
+    networks: dict[str, str] = {}
     for name, datacenter in fleet["datacenters"].items():
         for network in datacenter["networks"] or ():
             if network in networks:
@@ -396,7 +402,7 @@ def clashes(fleet: Fleet) -> List[str]:
     problems.extend(collisions)
 
     for field in ("port", "pgdata"):
-        taken: Dict[Tuple[str, Any], str] = {}
+        taken: dict[tuple[str, Any], str] = {}
         for herd in herds:
             for member in herd["members"]:
                 if member["server"] is None or member[field] is None:
@@ -405,20 +411,21 @@ def clashes(fleet: Fleet) -> List[str]:
                 owner = names.herd_name(herd["name"], herd["environment"])
                 if place in taken and taken[place] != owner:
                     problems.append(
-                        f"herd {owner}: {field} {member[field]} on server {member['server']} is already used by herd {taken[place]}"
+                        f"herd {owner}: {field} {member[field]} on server {member['server']}"
+                        f" is already used by herd {taken[place]}"
                     )
                 taken.setdefault(place, owner)
     return problems
 
 
-def herd_key(herd: Dict[str, Any]) -> Tuple[str, str]:
+def herd_key(herd: dict[str, Any]) -> tuple[str, str]:
     """What tells herds apart: environment and name."""
     return (herd["environment"], herd["name"])
 
 
-def fleet_document(fleet: Fleet) -> Dict[str, Any]:
+def fleet_document(fleet: Fleet) -> dict[str, Any]:
     """A fleet as a person would write it: what is the default is left out. parse_fleet gives the same fleet again."""
-    document: Dict[str, Any] = {
+    document: dict[str, Any] = {
         "environments": {name: _short(item, _ENVIRONMENT) for name, item in fleet["environments"].items()},
         "datacenters": {name: _short(item, _DATACENTER) for name, item in fleet["datacenters"].items()},
         "servers": {},
@@ -450,7 +457,7 @@ def fleet_document(fleet: Fleet) -> Dict[str, Any]:
     return document
 
 
-def _short(item: Dict[str, Any], keys: _Keys) -> Dict[str, Any]:
+def _short(item: dict[str, Any], keys: _Keys) -> dict[str, Any]:
     return {
         key: item[key]
         for key, (_read, default) in keys.items()
@@ -463,9 +470,9 @@ def _short(item: Dict[str, Any], keys: _Keys) -> Dict[str, Any]:
 _ORDER = ("environment", "datacenter", "server", "herd", "instance")
 
 
-def _records(fleet: Fleet) -> Dict[Tuple[str, ...], Dict[str, Any]]:
+def _records(fleet: Fleet) -> dict[tuple[str, ...], dict[str, Any]]:
     """Every thing of a fleet by its key: kind, then what names it."""
-    records: Dict[Tuple[str, ...], Dict[str, Any]] = {}
+    records: dict[tuple[str, ...], dict[str, Any]] = {}
     for kind in ("environment", "datacenter", "server"):
         for name, item in fleet[kind + "s"].items():
             records[(kind, name)] = item
@@ -479,7 +486,7 @@ def _records(fleet: Fleet) -> Dict[Tuple[str, ...], Dict[str, Any]]:
     return records
 
 
-def record_name(key: Tuple[str, ...]) -> str:
+def record_name(key: tuple[str, ...]) -> str:
     """The name of a thing for people: prod, chi-db1, trading_prod, trading_prod@chi-db1."""
     if key[0] == "herd":
         return names.herd_name(key[2], key[1])
@@ -489,15 +496,15 @@ def record_name(key: Tuple[str, ...]) -> str:
 
 
 def fleet_difference(
-    current: Fleet, wanted: Fleet, mode: str, live: Iterable[Tuple[str, str]] = ()
-) -> List[Dict[str, Any]]:
+    current: Fleet, wanted: Fleet, mode: str, live: Iterable[tuple[str, str]] = ()
+) -> list[dict[str, Any]]:
     """Every change that a load makes, in an order in which it can be made; empty when there is nothing to do.
 
     mode: "merged" (what is not in wanted stays) or "overridden" (it is removed).
     live: herds (environment, name) that have been seen or operated on. A file's order of members says who was to be
     primary on the day it was written, so "merged" keeps the recorded roles and upstreams of these.
-    Returns [{"action": "add"|"change"|"remove", "kind", "key": [...], "name", "before": {...}|None, "after": {...}|None}],
-    before and after holding only the fields that differ when the action is "change".
+    Returns [{"action": "add"|"change"|"remove", "kind", "key": [...], "name", "before": {...}|None,
+    "after": {...}|None}], before and after holding only the fields that differ when the action is "change".
     Raises OperatorError FLEET_INVALID when the result could not be (such as a port taken by a herd not in the file).
     """
     target = wanted if mode == "overridden" else merge_fleets(current, wanted, live)
@@ -523,7 +530,7 @@ def fleet_difference(
     return changes + [change for change in removals if change["kind"] not in ("instance", "herd")]
 
 
-def _change(action: str, key: Tuple[str, ...], before: Any, after: Any) -> Dict[str, Any]:
+def _change(action: str, key: tuple[str, ...], before: Any, after: Any) -> dict[str, Any]:
     return {
         "action": action,
         "kind": key[0],
@@ -534,7 +541,7 @@ def _change(action: str, key: Tuple[str, ...], before: Any, after: Any) -> Dict[
     }
 
 
-def merge_fleets(current: Fleet, wanted: Fleet, live: Iterable[Tuple[str, str]] = ()) -> Fleet:
+def merge_fleets(current: Fleet, wanted: Fleet, live: Iterable[tuple[str, str]] = ()) -> Fleet:
     """What the registry holds after a "merged" load: see fleet_difference."""
     live_herds = set(live)
     target: Fleet = {
@@ -554,11 +561,11 @@ def merge_fleets(current: Fleet, wanted: Fleet, live: Iterable[Tuple[str, str]] 
     return target
 
 
-def _primary_of(herd: Dict[str, Any]) -> Optional[str]:
+def _primary_of(herd: dict[str, Any]) -> str | None:
     return next((member["server"] for member in herd["members"] if member["role"] == "primary"), None)
 
 
-def _merge_members(old: Dict[str, Any], new: Dict[str, Any], keep_roles: bool) -> List[Dict[str, Any]]:
+def _merge_members(old: dict[str, Any], new: dict[str, Any], keep_roles: bool) -> list[dict[str, Any]]:
     recorded, written = _primary_of(old), _primary_of(new)
     members = {member["server"]: member for member in old["members"]}
     if recorded is None or not keep_roles:
@@ -570,15 +577,16 @@ def _merge_members(old: Dict[str, Any], new: Dict[str, Any], keep_roles: bool) -
         return list(members.values())
     for member in new["members"]:
         known = members.get(member["server"])
+        kept: dict[str, Any] = {}
         if known:
-            member = {**member, "role": known["role"], "upstream": known["upstream"]}
+            kept = {"role": known["role"], "upstream": known["upstream"]}
         elif member["role"] == "primary" or member["upstream"] == written:
-            member = {**member, "role": "replica", "upstream": recorded}
-        members[member["server"]] = member
+            kept = {"role": "replica", "upstream": recorded}
+        members[member["server"]] = {**member, **kept}
     return list(members.values())
 
 
-def kept_roles(current: Fleet, wanted: Fleet, live: Iterable[Tuple[str, str]]) -> List[str]:
+def kept_roles(current: Fleet, wanted: Fleet, live: Iterable[tuple[str, str]]) -> list[str]:
     """In words, per herd, where "merged" keeps recorded roles that the file contradicts."""
     live_herds = set(live)
     recorded = {herd_key(herd): herd for herd in current["herds"]}
@@ -621,7 +629,9 @@ def part_of_fleet(fleet: Fleet, environments: Iterable[str] = (), herds: Iterabl
         for name, server in fleet["servers"].items()
         if name in used or (not wanted_herds and server["environment"] in wanted_environments)
     }
-    kept_environments = {herd["environment"] for herd in chosen} | {server["environment"] for server in servers.values()}
+    kept_environments = {herd["environment"] for herd in chosen} | {
+        server["environment"] for server in servers.values()
+    }
     if not wanted_herds:
         kept_environments |= wanted_environments
     kept_datacenters = {server["datacenter"] for server in servers.values()}

@@ -12,7 +12,7 @@ C(ele_group_name) and the table C(ele_inventory_name) of the registry hold the s
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Iterable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 
@@ -21,9 +21,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 MAX_NAME_LENGTH = 63
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-NAME_RULE = (
-    f"letters, digits, '_', '.', '-', starting with a letter or a digit, at most {MAX_NAME_LENGTH} characters"
-)
+NAME_RULE = f"letters, digits, '_', '.', '-', starting with a letter or a digit, at most {MAX_NAME_LENGTH} characters"
 
 # Groups (and the one host) that the inventory always has.
 FIXED_GROUPS = frozenset(
@@ -54,7 +52,7 @@ _NOT_IN_GROUP = re.compile(r"[^A-Za-z0-9_]")
 _RESERVED_PREFIX = re.compile(r"(?:env_|dc_|server_|pg_[0-9])")
 
 
-def name_problem(value: object) -> Optional[str]:
+def name_problem(value: object) -> str | None:
     """Why this can not be the name of an environment, data center, server or herd; None when it can."""
     if not isinstance(value, str):
         return f"must be text, not {type(value).__name__} (quote it); allowed: {NAME_RULE}"
@@ -112,7 +110,7 @@ def instance_name(herd: str, environment: str, server: str) -> str:
     return f"{herd_name(herd, environment)}@{server}"
 
 
-def reserved_problem(name: str) -> Optional[str]:
+def reserved_problem(name: str) -> str | None:
     """Why a server's host name or a herd's group can not be this; None when it can."""
     if name in FIXED_GROUPS:
         return f"{name!r} is a fixed name of the inventory"
@@ -126,13 +124,13 @@ def inventory_names(
     environments: Iterable[str],
     datacenters: Iterable[str],
     servers: Iterable[str],
-    herds: Iterable[Tuple[str, str]],
-) -> Tuple[Dict[str, str], List[str]]:
+    herds: Iterable[tuple[str, str]],
+) -> tuple[dict[str, str], list[str]]:
     """Who owns which name of the inventory, and every problem found on the way.
 
     herds: pairs of herd and environment. Returns ({inventory name: owner in words}, [problem in words]).
     """
-    claims: List[Tuple[str, str, bool]] = []
+    claims: list[tuple[str, str, bool]] = []
     claims.extend((environment_group(name), f"environment {name}", False) for name in environments)
     claims.extend((datacenter_group(name), f"data center {name}", False) for name in datacenters)
     for name in servers:
@@ -140,8 +138,8 @@ def inventory_names(
         claims.append((server_group(name), f"server {name}", False))
     claims.extend((herd_group(*pair), f"herd {pair[0]} of environment {pair[1]}", True) for pair in herds)
 
-    owners: Dict[str, str] = {}
-    problems: List[str] = []
+    owners: dict[str, str] = {}
+    problems: list[str] = []
     for name, owner, free in claims:
         problem = reserved_problem(name) if free else None
         if problem:

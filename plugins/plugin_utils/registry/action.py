@@ -27,6 +27,7 @@ class RegistryAction(ControllerAction):
     ARGUMENT_SPEC = REGISTRY_ARGUMENT_SPEC
 
     def secrets(self, params: dict[str, Any]) -> Iterable[str]:
+        """The password, also when it is within the DSN."""
         try:
             password = connection_parameters(params).get("password")
         except OperatorError:

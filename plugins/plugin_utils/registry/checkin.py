@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Record what was seen of the herds, and reconcile what was done while the registry was away. Private to the collection."""
+"""Record what was seen of herds, and reconcile what was done without the registry. Private to the collection."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def check_in(
     """Record observations: [{"herd", "environment", "server", "facts"|None, "reachable", "error"|None}].
 
     One transaction per herd, so that one herd's trouble is not another's.
-    Returns {"changed", "differences": [{"instance", "field", "before", "after"}], "reconciled": [{"herd", "from_server",
-    "to_server", "operation_id", "plan_id", "roles"}], "mismatches": [{"instance"|None, "herd", "code", "reason"}]}.
+    Returns {"changed", "differences": [{"instance", "field", "before", "after"}],
+    "reconciled": [{"herd", "from_server", "to_server", "operation_id", "plan_id", "roles"}],
+    "mismatches": [{"instance"|None, "herd", "code", "reason"}]}.
     Positions, lag and the time of last sight are recorded too, but are no differences.
     """
     herds: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -77,7 +78,9 @@ def _one_herd(
             found["mismatches"].append(_mismatch(environment, herd, mismatch.server, mismatch.code, mismatch.reason))
         for server, values in verdicts.values.items():
             changes = _record(cursor, record["herd_id"], server, members[server], values)
-            found["differences"].extend({"instance": instance_name(herd, environment, server), **change} for change in changes)
+            found["differences"].extend(
+                {"instance": instance_name(herd, environment, server), **change} for change in changes
+            )
         if verdicts.reconciliation:
             _reconcile(cursor, key, record, operation, verdicts.reconciliation, operator, check_mode, found)
     # Only what the transaction kept is told.
@@ -92,7 +95,8 @@ def _members(cursor: Any, herd_id: int) -> dict[str, dict[str, Any]]:
         " 'lag_bytes', i.lag_bytes, 'port', i.effective_port,"
         " 'names', array_remove(ARRAY[s.hostname, s.address, s.dns_name], NULL))::text"
         " FROM ele_instance i JOIN ele_server s ON s.server_id = i.server_id"
-        " LEFT JOIN ele_instance u ON u.instance_id = i.upstream_id LEFT JOIN ele_server us ON us.server_id = u.server_id"
+        " LEFT JOIN ele_instance u ON u.instance_id = i.upstream_id"
+        " LEFT JOIN ele_server us ON us.server_id = u.server_id"
         " WHERE i.herd_id = %s ORDER BY s.hostname",
         (herd_id,),
     )
@@ -135,7 +139,7 @@ def _reconcile(
     environment, name = key
     members = read_roles(cursor, herd["herd_id"])
     check_roles(found.roles, members, herd_name(name, environment))
-    # A rule of the registry may refuse this (an upstream seen in the middle of a change): the facts are kept all the same.
+    # A rule of the registry may refuse this (an upstream seen in the middle of a change): the facts are kept anyway.
     cursor.execute("SAVEPOINT roles")
     try:
         changes = write_roles(cursor, herd["herd_id"], found.roles)
@@ -182,16 +186,21 @@ def _history(
     if operation and operation["token"] == record.get("token"):
         # Its own open operation: finished on the hosts, and the answer was lost.
         operations.close(cursor, operation["operation_id"], "done", detail)
-        cursor.execute("UPDATE ele_operation SET without_registry = true WHERE operation_id = %s", (operation["operation_id"],))
+        cursor.execute(
+            "UPDATE ele_operation SET without_registry = true WHERE operation_id = %s", (operation["operation_id"],)
+        )
         return int(operation["operation_id"])
     token = max(herd["last_token"] + 1, record.get("token") or 0)
     if operation:
-        operations.close(cursor, operation["operation_id"], "superseded", {"left_as": "incomplete", "superseded_by_token": token})
+        operations.close(
+            cursor, operation["operation_id"], "superseded", {"left_as": "incomplete", "superseded_by_token": token}
+        )
     cursor.execute("UPDATE ele_herd SET last_token = %s WHERE herd_id = %s", (token, herd["herd_id"]))
     cursor.execute(
         "INSERT INTO ele_operation (herd_id, env_name, herd_name, verb, state, token, plan_id, from_server, to_server,"
         " operator, finished_dt, detail, without_registry)"
-        " VALUES (%s, %s, %s, 'failover', 'done', %s, %s, %s, %s, %s, clock_timestamp(), %s, true) RETURNING operation_id",
+        " VALUES (%s, %s, %s, 'failover', 'done', %s, %s, %s, %s, %s, clock_timestamp(), %s, true)"
+        " RETURNING operation_id",
         (
             herd["herd_id"], *key, token, record.get("plan_id"), found.from_server, found.to_server,
             str(record.get("operator") or operator), json.dumps(detail),

@@ -22,7 +22,7 @@ try:
     import psycopg2.extensions
     from psycopg2 import sql
 except ImportError as error:
-    psycopg2 = None
+    psycopg2 = None  # type: ignore[assignment]
     PSYCOPG2_IMPORT_ERROR: ImportError | None = error
 else:
     PSYCOPG2_IMPORT_ERROR = None
@@ -54,14 +54,14 @@ _DEAD_AFTER_MS = 10_000
 _KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
 
 
-def connection_parameters(options: dict[str, Any], writing: bool = False) -> dict[str, str]:
+def connection_parameters(options: dict[str, Any], writing: bool = False) -> dict[str, Any]:
     """libpq parameters from options named as in REGISTRY_ARGUMENT_SPEC; single options win over the DSN.
 
     What is given nowhere is left to libpq and its PG* variables, but for the database name.
     Raises OperatorError REGISTRY_BAD_DSN, REGISTRY_MISSING_LIBRARY.
     """
     _need_library()
-    parameters: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
     if options.get("dsn"):
         try:
             parameters.update(psycopg2.extensions.parse_dsn(options["dsn"]))
@@ -132,7 +132,7 @@ def connect(options: dict[str, Any], writing: bool = False) -> Any:
     return connection
 
 
-def _without_password(text: str, parameters: dict[str, str]) -> str:
+def _without_password(text: str, parameters: dict[str, Any]) -> str:
     password = parameters.get("password") or os.environ.get("PGPASSWORD")
     return text.replace(password, "********") if password else text
 
@@ -188,7 +188,7 @@ _RULES = {
     "ele_instance_port_once_per_server": "another instance on that server has that port",
     "ele_instance_pgdata_once_per_server": "another instance on that server has that data directory",
     "ele_instance_one_primary": "the herd would have two recorded primaries",
-    "ele_instance_upstream_in_herd": "an upstream must be a member of the same herd, and one that others stream from stays",
+    "ele_instance_upstream_in_herd": "an upstream is a member of the same herd, and stays while others stream from it",
     "ele_instance_no_loop": "an instance would stream from itself, in the end",
     "ele_instance_primary_has_no_upstream": "a primary has no upstream",
     "ele_inventory_name_taken": "the inventory would have that name twice",
@@ -221,7 +221,9 @@ def explain(error: Any) -> OperatorError:
     if state in ("42P01", "3F000"):
         return OperatorError("REGISTRY_SCHEMA_MISSING", f"The registry has no tables yet: {message}.", load, evidence)
     if state in ("42703", "42883"):
-        return OperatorError("REGISTRY_SCHEMA_OLD", f"The registry's layout is older than this collection: {message}.", load, evidence)
+        return OperatorError(
+            "REGISTRY_SCHEMA_OLD", f"The registry's layout is older than this collection: {message}.", load, evidence
+        )
     if state == "42501":
         hint = "Grant the user one of the roles elephaas_reader, elephaas_reporter, elephaas_operator."
         return OperatorError("REGISTRY_FORBIDDEN", f"The registry refuses this user: {message}.", hint, evidence)
@@ -234,7 +236,11 @@ def explain(error: Any) -> OperatorError:
         words = _RULES.get(rule, message)
         return OperatorError("REGISTRY_RULE", f"The registry refuses this: {words}. {detail or message}", "", evidence)
     if state in ("55P03", "57014", "40P01", "40001"):
-        return OperatorError("REGISTRY_BUSY", f"The registry is busy: {message}.", "Run the same command again.", evidence)
+        return OperatorError(
+            "REGISTRY_BUSY", f"The registry is busy: {message}.", "Run the same command again.", evidence
+        )
     if isinstance(error, psycopg2.OperationalError) and (not state or state.startswith(("08", "57P"))):
-        return OperatorError("REGISTRY_UNREACHABLE", f"The connection to the registry was lost: {message}.", "", evidence)
+        return OperatorError(
+            "REGISTRY_UNREACHABLE", f"The connection to the registry was lost: {message}.", "", evidence
+        )
     return OperatorError("REGISTRY_ERROR", f"The registry failed: {message}. {detail}".strip(), "", evidence)

@@ -14,7 +14,7 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet import Fleet, fleet_difference, kept_roles
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.names import herd_name
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import transaction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import sql, transaction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import rehearse_migrations, require_current
 
 # The order of a fleet file is the order in which its things came in, so ids keep it.
@@ -27,7 +27,8 @@ SELECT json_build_object(
     'servers', coalesce((SELECT json_object_agg(hostname, json_build_object(
         'environment', env_name, 'address', address, 'datacenter', dc_name, 'ssh_port', ssh_port,
         'ssh_user', ssh_user, 'dns_name', dns_name) ORDER BY server_id)
-        FROM ele_server JOIN ele_environment USING (environment_id) LEFT JOIN ele_datacenter USING (datacenter_id)), '{}'),
+        FROM ele_server JOIN ele_environment USING (environment_id)
+        LEFT JOIN ele_datacenter USING (datacenter_id)), '{}'),
     'herds', coalesce((SELECT json_agg(json_build_object(
         'name', h.herd_name, 'environment', e.env_name, 'port', h.db_port, 'pgdata', h.pgdata, 'vhost', h.vhost,
         'description', h.herd_descr, 'os_user', h.os_user, 'control', h.control,
@@ -83,8 +84,8 @@ def load_fleet(
     All of it is one transaction. Check mode compares and writes nothing; there, pending migrations are rehearsed, so
     that it also answers before the registry has its tables.
     Returns {"changed", "changes": [change], "removed": [name], "warnings": [text], "before": Fleet, "after": Fleet}.
-    Raises OperatorError FLEET_INVALID, FLEET_IN_USE (what would be removed or given another role is online or has an open
-    operation, and force is off), and those of connection.explain.
+    Raises OperatorError FLEET_INVALID, FLEET_IN_USE (what would be removed or given another role is online or has an
+    open operation, and force is off), and those of connection.explain.
     """
     if not check_mode:
         require_current(connection, schema)
@@ -149,13 +150,17 @@ def _refuse_in_use(changes: list[dict[str, Any]], recorded: RecordedFleet) -> No
         )
 
 
-# -- one writer per kind ------------------------------------------------------------------------------------------------
+# -- one writer per kind ----------------------------------------------------------------------------------------------
 # Column lists are constants of this file; every value goes as a parameter.
 
 _ENVIRONMENT = "(SELECT environment_id FROM ele_environment WHERE env_name = %(environment)s)"
 _DATACENTER = "(SELECT datacenter_id FROM ele_datacenter WHERE dc_name = %(datacenter)s)"
 _SERVER = "(SELECT server_id FROM ele_server WHERE hostname = %(server)s)"
-_HERD = f"(SELECT herd_id FROM ele_herd WHERE environment_id = {_ENVIRONMENT} AND herd_name = %(herd)s)"
+_OF_HERD = (
+    "(SELECT h.{column} FROM ele_herd h JOIN ele_environment e USING (environment_id)"
+    " WHERE e.env_name = %(environment)s AND h.herd_name = %(herd)s)"
+)
+_HERD = _OF_HERD.format(column="herd_id")
 
 # kind -> (table, how a row is found, {field of a fleet: (column, SQL of its value)})
 _TABLES: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
@@ -201,8 +206,8 @@ _TABLES: dict[str, tuple[str, str, dict[str, tuple[str, str]]]] = {
         {
             "role": ("role", "%(role)s"),
             # An override is kept only where it says something else than the herd, which was written before.
-            "port": ("local_port", f"nullif(%(port)s, (SELECT db_port FROM ele_herd WHERE herd_id = {_HERD}))"),
-            "pgdata": ("local_pgdata", f"nullif(%(pgdata)s, (SELECT pgdata FROM ele_herd WHERE herd_id = {_HERD}))"),
+            "port": ("local_port", f"nullif(%(port)s, {_OF_HERD.format(column='db_port')})"),
+            "pgdata": ("local_pgdata", f"nullif(%(pgdata)s, {_OF_HERD.format(column='pgdata')})"),
             "priority": ("priority", "%(priority)s"),
         },
     ),
@@ -217,65 +222,78 @@ _KEYS: dict[str, dict[str, str]] = {
 }
 
 
+def _statement(template: str, kind: str, **parts: str) -> Any:
+    """SQL from constants of this file: {table} and {found} of the kind, {herd}, and further parts."""
+    table, found, _columns = _TABLES[kind]
+    constants = {"table": table, "found": found, "herd": _HERD, **parts}
+    return sql.SQL(template).format(**{name: sql.SQL(text) for name, text in constants.items()})
+
+
 def _parameters(change: dict[str, Any]) -> dict[str, Any]:
     values = dict(change["after"] or {})
     if change["kind"] in ("herd", "instance"):
-        names = ("environment", "herd", "server")
+        names: tuple[str, ...] = ("environment", "herd", "server")[: len(change["key"])]
     else:
         names = ("name",)
-    values.update(zip(names, change["key"]))
+    values.update(zip(names, change["key"], strict=True))
     return values
 
 
 def _write(cursor: Any, change: dict[str, Any]) -> None:
-    table, found, columns = _TABLES[change["kind"]]
-    values = _parameters(change)
+    kind, values = change["kind"], _parameters(change)
     if change["action"] == "remove":
-        cursor.execute(f"DELETE FROM {table} WHERE {found}", values)
+        cursor.execute(_statement("DELETE FROM {table} WHERE {found}", kind), values)
         return
+    columns = _TABLES[kind][2]
     fields = [columns[field] for field in change["after"] if field in columns]
     if change["action"] == "add":
-        pairs = [*_KEYS[change["kind"]].items(), *fields]
-        cursor.execute(
-            f"INSERT INTO {table} ({', '.join(column for column, _ in pairs)}) VALUES ({', '.join(value for _, value in pairs)})",
-            values,
+        pairs = [*_KEYS[kind].items(), *fields]
+        statement = _statement(
+            "INSERT INTO {table} ({columns}) VALUES ({values})",
+            kind,
+            columns=", ".join(column for column, _value in pairs),
+            values=", ".join(value for _column, value in pairs),
         )
+        cursor.execute(statement, values)
     elif fields:
-        cursor.execute(f"UPDATE {table} SET {', '.join(f'{column} = {value}' for column, value in fields)} WHERE {found}", values)
+        assignments = ", ".join(f"{column} = {value}" for column, value in fields)
+        cursor.execute(
+            _statement("UPDATE {table} SET {assignments} WHERE {found}", kind, assignments=assignments), values
+        )
 
 
 def _write_herd(cursor: Any, change: dict[str, Any]) -> None:
     moves = change["action"] == "change" and bool({"port", "pgdata"} & set(change["after"]))
+    values = _parameters(change)
     if moves:
         # A fleet gives each member's effective port and directory, so a member that does not move keeps them: they are
         # pinned while the herd's change, and an override equal to the herd's new value is none any more.
-        cursor.execute(
-            f"UPDATE ele_instance SET local_port = effective_port, local_pgdata = effective_pgdata WHERE herd_id = {_HERD}",
-            _parameters(change),
+        pin = (
+            "UPDATE ele_instance SET local_port = effective_port, local_pgdata = effective_pgdata"
+            " WHERE herd_id = {herd}"
         )
+        cursor.execute(_statement(pin, "herd"), values)
     _write(cursor, change)
     if moves:
-        cursor.execute(
+        release = (
             "UPDATE ele_instance i SET local_port = nullif(i.local_port, h.db_port),"
-            f" local_pgdata = nullif(i.local_pgdata, h.pgdata) FROM ele_herd h WHERE h.herd_id = i.herd_id AND h.herd_id = {_HERD}",
-            _parameters(change),
+            " local_pgdata = nullif(i.local_pgdata, h.pgdata)"
+            " FROM ele_herd h WHERE h.herd_id = i.herd_id AND h.herd_id = {herd}"
         )
+        cursor.execute(_statement(release, "herd"), values)
 
 
 def _write_instance(cursor: Any, change: dict[str, Any]) -> None:
-    if change["action"] == "change" and "role" in change["after"] and change["after"]["role"] != "replica":
-        # A check constraint can not be deferred: who becomes primary loses the upstream in the same statement.
-        _table, found, _columns = _TABLES["instance"]
-        cursor.execute(f"UPDATE ele_instance SET upstream_id = NULL WHERE {found}", _parameters(change))
+    values = _parameters(change)
+    if change["action"] == "change" and change["after"].get("role", "replica") != "replica":
+        # A check constraint can not be deferred: who becomes primary loses the upstream before that.
+        cursor.execute(_statement("UPDATE {table} SET upstream_id = NULL WHERE {found}", "instance"), values)
     if change["action"] == "remove":
         # Its subscribers are given another upstream, or are removed too, before the transaction ends.
-        _table, found, _columns = _TABLES["instance"]
-        values = _parameters(change)
-        cursor.execute(
-            "UPDATE ele_instance SET upstream_id = NULL WHERE upstream_id ="
-            f" (SELECT instance_id FROM ele_instance WHERE {found})",
-            values,
+        orphan = (
+            "UPDATE {table} SET upstream_id = NULL WHERE upstream_id = (SELECT instance_id FROM {table} WHERE {found})"
         )
+        cursor.execute(_statement(orphan, "instance"), values)
     _write(cursor, change)
 
 
@@ -289,13 +307,12 @@ _WRITERS = {
 
 
 def _write_upstreams(cursor: Any, changes: list[dict[str, Any]]) -> None:
+    statement = _statement(
+        "UPDATE {table} SET upstream_id = (SELECT u.instance_id FROM ele_instance u"
+        " JOIN ele_server s ON s.server_id = u.server_id"
+        " WHERE u.herd_id = {herd} AND s.hostname = %(upstream)s) WHERE {found}",
+        "instance",
+    )
     for change in changes:
         if change["kind"] == "instance" and change["action"] != "remove" and "upstream" in change["after"]:
-            _table, found, _columns = _TABLES["instance"]
-            cursor.execute(
-                "UPDATE ele_instance SET upstream_id = (SELECT u.instance_id FROM ele_instance u"
-                " JOIN ele_server s ON s.server_id = u.server_id"
-                f" WHERE u.herd_id = {_HERD} AND s.hostname = %(upstream)s) WHERE {found}",
-                _parameters(change),
-            )
-
+            cursor.execute(statement, _parameters(change))

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a check-in says about a herd: what is recorded, what is reconciled, what does not fit. Private to the collection.
+"""What a check-in says about a herd: what is recorded, reconciled, or does not fit. Private to the collection.
 
 Pure: recorded facts and observed facts in, decisions out. An observation is what was seen of one member:
 {"server", "reachable": bool, "facts": the result of instance_info or None, "error": text or None}.
@@ -51,12 +51,15 @@ class Verdicts:
 
 
 def judge(
-    members: dict[str, dict[str, Any]], operation: dict[str, Any] | None, last_token: int, seen: dict[str, dict[str, Any]]
+    members: dict[str, dict[str, Any]],
+    operation: dict[str, Any] | None,
+    last_token: int,
+    seen: dict[str, dict[str, Any]],
 ) -> Verdicts:
     """Decide for one herd.
 
-    members: server -> recorded {"role", "upstream_server", "system_identifier", "port", "names": [what it is called in a
-    connection string]}. operation: the open one, as operations.open_operation gives it. seen: server -> observation.
+    members: server -> recorded {"role", "upstream_server", "system_identifier", "port", "names": [what it is called in
+    a connection string]}. operation: the open one, as operations.open_operation gives it. seen: server -> observation.
     """
     verdicts = Verdicts()
     running = {server: item["facts"] for server, item in seen.items() if _is_ours(server, item, members, verdicts)}
@@ -67,7 +70,7 @@ def judge(
     upstreams = _upstreams(members, running)
     _judge_roles(members, operation, last_token, seen, running, upstreams, verdicts)
     if not busy and verdicts.reconciliation is None:
-        _follow_upstreams(members, running, upstreams, verdicts)
+        _follow_upstreams(members, upstreams, verdicts)
     return verdicts
 
 
@@ -125,7 +128,9 @@ def _values(
     if running.get("writable"):
         values["lsn"], values["lag_bytes"] = positions.get("current"), 0
         return values
-    here = max((text for text in (positions.get("received"), positions.get("replayed")) if text), key=_order, default=None)
+    here = max(
+        (text for text in (positions.get("received"), positions.get("replayed")) if text), key=_order, default=None
+    )
     if here is not None:
         values["lsn"] = here
     ahead = primary_lsn if primary_lsn is not None else _lsn((running.get("upstream") or {}).get("latest_end_lsn"))
@@ -150,7 +155,9 @@ def _upstreams(members: dict[str, dict[str, Any]], running: dict[str, dict[str, 
         matching = [
             other
             for other, member in members.items()
-            if other != server and upstream["host"] in member["names"] and int(upstream.get("port") or 0) == member["port"]
+            if other != server
+            and upstream["host"] in member["names"]
+            and int(upstream.get("port") or 0) == member["port"]
         ]
         if len(matching) == 1:
             found[server] = matching[0]
@@ -170,11 +177,15 @@ def _judge_roles(
     # Promoted for a diagnosis, and recorded so: exempt.
     writable = [s for s, facts in running.items() if facts.get("writable") and members[s]["role"] != "detached"]
     if len(writable) > 1:
-        verdicts.mismatches.append(Mismatch("SPLIT_BRAIN", f"{len(writable)} members are writable: {', '.join(sorted(writable))}"))
+        verdicts.mismatches.append(
+            Mismatch("SPLIT_BRAIN", f"{len(writable)} members are writable: {', '.join(sorted(writable))}")
+        )
         return
     if not writable:
         if recorded in running:
-            verdicts.mismatches.append(Mismatch("NO_PRIMARY", "the recorded primary is in recovery, no member is writable", recorded))
+            verdicts.mismatches.append(
+                Mismatch("NO_PRIMARY", "the recorded primary is in recovery, no member is writable", recorded)
+            )
         return
     found = writable[0]
     if found == recorded and operation is None:
@@ -184,17 +195,21 @@ def _judge_roles(
         # An operation that ended without a change of roles, or whose roles were recorded already.
         return
 
-    problem = _not_settled(members, seen, running, recorded, found, record)
+    problem = _not_settled(members, seen, recorded, found, record)
     if problem is None and operation is not None and operation["lease_live"]:
         problem = f"{operation['operator']} has an open operation on this herd"
     if problem is None and operation is not None and record is None:
         problem = "an operation is open, and the members' hosts do not say that it was finished"
     if problem is not None:
         verdicts.mismatches.append(
-            Mismatch("OTHER_PRIMARY", f"{found} is writable, recorded as primary is {recorded or 'none'}: {problem}", found)
+            Mismatch(
+                "OTHER_PRIMARY", f"{found} is writable, recorded as primary is {recorded or 'none'}: {problem}", found
+            )
         )
         return
-    verdicts.reconciliation = Reconciliation(recorded, found, _roles(members, running, seen, upstreams, recorded, found), record)
+    verdicts.reconciliation = Reconciliation(
+        recorded, found, _roles(members, running, seen, upstreams, recorded, found), record
+    )
 
 
 def _explanation(
@@ -225,7 +240,6 @@ def server_of(name: object) -> str | None:
 def _not_settled(
     members: dict[str, dict[str, Any]],
     seen: dict[str, dict[str, Any]],
-    running: dict[str, dict[str, Any]],
     recorded: str | None,
     found: str,
     record: dict[str, Any] | None,
@@ -256,7 +270,7 @@ def _roles(
 ) -> dict[str, dict[str, Any]]:
     roles: dict[str, dict[str, Any]] = {found: {"role": "primary", "upstream_server": None}}
     for server, member in members.items():
-        if server == found or member["role"] in ("detached", "superseded") and server not in running:
+        if server == found or (member["role"] in ("detached", "superseded") and server not in running):
             continue
         if member["role"] == "detached":
             continue
@@ -272,7 +286,9 @@ def _roles(
 
 
 def _follow_upstreams(
-    members: dict[str, dict[str, Any]], running: dict[str, dict[str, Any]], upstreams: dict[str, str], verdicts: Verdicts
+    members: dict[str, dict[str, Any]],
+    upstreams: dict[str, str],
+    verdicts: Verdicts,
 ) -> None:
     """A replica seen streaming from another member than recorded is recorded so: that moves no primary."""
     for server, upstream in upstreams.items():

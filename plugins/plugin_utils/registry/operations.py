@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Operations on a herd: one at a time, by a lease with an increasing token; phases and history. Private to the collection.
+"""Operations on a herd: one at a time, by lease and increasing token; phases, history. Private to the collection.
 
 A lease says who acts now; the token says whose word still counts. Both go by the registry's clock. A run that lost its
 lease finds its token refused here, and on the members' hosts, where the same token is mirrored.
@@ -80,11 +80,12 @@ def open_operation(cursor: Any, herd_id: int) -> dict[str, Any] | None:
 
 
 def history(cursor: Any, environments: list[str], herds: list[str], limit: int) -> list[dict[str, Any]]:
-    """The newest operations first, of these environments and herds (by name, or as herd_environment); empty means all."""
+    """The newest operations first, of these environments and herds (name, or herd_environment); empty means all."""
     return _operations(
         cursor,
         " WHERE (%s::text[] = '{}' OR o.env_name = ANY (%s::text[]))"
-        " AND (%s::text[] = '{}' OR o.herd_name = ANY (%s::text[]) OR o.herd_name || '_' || o.env_name = ANY (%s::text[]))"
+        " AND (%s::text[] = '{}' OR o.herd_name = ANY (%s::text[])"
+        " OR o.herd_name || '_' || o.env_name = ANY (%s::text[]))"
         " ORDER BY o.operation_id DESC LIMIT %s",
         (environments, environments, herds, herds, herds, limit),
     )
@@ -98,8 +99,8 @@ def begin(connection: Any, schema: str, request: dict[str, Any], check_mode: boo
     A live lease is refused, unless its holder is proven dead on this very host or is this very run. An operation left
     open is resumed when verb, plan_id, from_server and to_server are the same; otherwise it is superseded. Either way
     the token grows.
-    Returns {"operation", "resumed": bool, "took_over": operation|None}; in check mode the operation as it would be, with
-    the token that it would get.
+    Returns {"operation", "resumed": bool, "took_over": operation|None}; in check mode the operation as it would be,
+    with the token that it would get.
     Raises OperatorError OPERATION_HELD, HERD_ON_HOLD, HERD_UNKNOWN, SERVER_NOT_MEMBER.
     """
     name = herd_name(request["herd"], request["environment"])
@@ -107,15 +108,19 @@ def begin(connection: Any, schema: str, request: dict[str, Any], check_mode: boo
         herd = lock_herd(cursor, request["herd"], request["environment"])
         if herd["hold_reason"] is not None:
             raise OperatorError(
-                "HERD_ON_HOLD", f"Herd {name} is on hold: {herd['hold_reason']}", "Have the hold lifted by who put it there."
+                "HERD_ON_HOLD",
+                f"Herd {name} is on hold: {herd['hold_reason']}",
+                "Have the hold lifted by who put it there.",
             )
         members = read_roles(cursor, herd["herd_id"])
         for server in (request.get("from_server"), request.get("to_server")):
             if server and server not in members:
-                raise OperatorError("SERVER_NOT_MEMBER", f"Herd {name} has no member on {server!r}; it has: {', '.join(members)}.")
+                raise OperatorError(
+                    "SERVER_NOT_MEMBER", f"Herd {name} has no member on {server!r}; it has: {', '.join(members)}."
+                )
 
         found = open_operation(cursor, herd["herd_id"])
-        resumed = bool(found) and all(
+        resumed = found is not None and all(
             found[key] == request.get(key) for key in ("verb", "plan_id", "from_server", "to_server")
         )
         if found and found["lease_live"] and not proven_dead(found["holder"]):
@@ -124,12 +129,18 @@ def begin(connection: Any, schema: str, request: dict[str, Any], check_mode: boo
                 raise _held(name, found)
         token = max(herd["last_token"], request.get("token_floor") or 0) + 1
         if check_mode:
-            planned = {**(found if resumed and found else {"operation_id": None, "phases": []}), **_would_be(request, token)}
+            planned = {
+                **(found if resumed and found else {"operation_id": None, "phases": []}),
+                **_would_be(request, token),
+            }
             return {"operation": planned, "resumed": resumed, "took_over": found}
 
         cursor.execute("UPDATE ele_herd SET last_token = %s WHERE herd_id = %s", (token, herd["herd_id"]))
         values = {
-            **{key: request.get(key) for key in ("herd", "environment", "verb", "plan_id", "from_server", "to_server", "operator")},
+            **{
+                key: request.get(key)
+                for key in ("herd", "environment", "verb", "plan_id", "from_server", "to_server", "operator")
+            },
             "herd_id": herd["herd_id"],
             "token": token,
             "holder": json.dumps(request["holder"]),
@@ -149,7 +160,8 @@ def _held(name: str, found: dict[str, Any]) -> OperatorError:
     return OperatorError(
         "OPERATION_HELD",
         f"{found['operator']} is running {found['verb']} on herd {name} since {found['started']}"
-        f" (on {holder.get('host', 'an unknown host')}, process {holder.get('pid', 'unknown')}; lease until {found['lease_until']}).",
+        f" (on {holder.get('host', 'an unknown host')}, process {holder.get('pid', 'unknown')};"
+        f" lease until {found['lease_until']}).",
         "Wait for it, or ask them. Should their run be dead, its lease ends by itself and the same command takes over.",
         {
             key: found[key]
@@ -170,7 +182,9 @@ def _resume(cursor: Any, found: dict[str, Any], values: dict[str, Any]) -> int:
         " lease_until = clock_timestamp() + %(lease_s)s * interval '1 second' WHERE operation_id = %(operation_id)s",
         {**values, "operation_id": found["operation_id"]},
     )
-    _add_phase(cursor, found["operation_id"], "resumed", {"from_token": found["token"], "from_operator": found["operator"]})
+    _add_phase(
+        cursor, found["operation_id"], "resumed", {"from_token": found["token"], "from_operator": found["operator"]}
+    )
     return int(found["operation_id"])
 
 
@@ -180,13 +194,20 @@ def _open(cursor: Any, found: dict[str, Any] | None, values: dict[str, Any]) -> 
             "UPDATE ele_operation SET state = 'superseded', finished_dt = clock_timestamp(), lease_until = NULL,"
             " detail = detail || %s WHERE operation_id = %s",
             (
-                json.dumps({"left_as": "incomplete", "superseded_by_token": values["token"], "superseded_by": values["operator"]}),
+                json.dumps(
+                    {
+                        "left_as": "incomplete",
+                        "superseded_by_token": values["token"],
+                        "superseded_by": values["operator"],
+                    }
+                ),
                 found["operation_id"],
             ),
         )
     cursor.execute(
-        "INSERT INTO ele_operation (herd_id, env_name, herd_name, verb, token, plan_id, from_server, to_server, operator,"
-        " holder, plan, awx, lease_until) VALUES (%(herd_id)s, %(environment)s, %(herd)s, %(verb)s, %(token)s, %(plan_id)s,"
+        "INSERT INTO ele_operation (herd_id, env_name, herd_name, verb, token, plan_id, from_server, to_server,"
+        " operator, holder, plan, awx, lease_until)"
+        " VALUES (%(herd_id)s, %(environment)s, %(herd)s, %(verb)s, %(token)s, %(plan_id)s,"
         " %(from_server)s, %(to_server)s, %(operator)s, %(holder)s, %(plan)s, %(awx)s,"
         " clock_timestamp() + %(lease_s)s * interval '1 second') RETURNING operation_id",
         values,
@@ -241,7 +262,8 @@ def record_phase(
         _require_open(found, name)
         _add_phase(cursor, found["operation_id"], request["phase"], request.get("detail") or {})
         cursor.execute(
-            "UPDATE ele_operation SET lease_until = clock_timestamp() + %s * interval '1 second' WHERE operation_id = %s",
+            "UPDATE ele_operation SET lease_until = clock_timestamp() + %s * interval '1 second'"
+            " WHERE operation_id = %s",
             (request.get("lease_s") or DEFAULT_LEASE_S, found["operation_id"]),
         )
         return {"operation": _by_id(cursor, found["operation_id"])}
@@ -267,8 +289,9 @@ def _require_open(found: dict[str, Any], name: str) -> None:
 def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
     """Close an operation; a done failover moves the recorded roles in the same transaction.
 
-    request: herd, environment, token, outcome (one of OUTCOMES), detail (dict), roles (server -> role, upstream_server).
-    "incomplete" gives up the lease and leaves the operation to be resumed. Finishing twice the same way changes nothing.
+    request: herd, environment, token, outcome (one of OUTCOMES), detail (dict), roles (server -> role and
+    upstream_server). "incomplete" gives up the lease and leaves the operation to be resumed. Finishing twice the same
+    way changes nothing.
     Returns {"changed", "operation", "role_changes": [{"server", "field", "before", "after"}]}.
     Raises OperatorError TOKEN_STALE, OPERATION_CLOSED, ROLES_INVALID, HERD_UNKNOWN, REGISTRY_RULE.
     """

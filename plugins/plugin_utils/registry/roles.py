@@ -17,7 +17,8 @@ def read_roles(cursor: Any, herd_id: int) -> Roles:
     """The recorded members: server -> {"role", "upstream_server"|None}."""
     cursor.execute(
         "SELECT s.hostname, i.role, us.hostname FROM ele_instance i JOIN ele_server s ON s.server_id = i.server_id"
-        " LEFT JOIN ele_instance u ON u.instance_id = i.upstream_id LEFT JOIN ele_server us ON us.server_id = u.server_id"
+        " LEFT JOIN ele_instance u ON u.instance_id = i.upstream_id"
+        " LEFT JOIN ele_server us ON us.server_id = u.server_id"
         " WHERE i.herd_id = %s ORDER BY s.hostname",
         (herd_id,),
     )
@@ -29,7 +30,9 @@ def check_roles(roles: Roles, members: Roles, herd: str) -> None:
     for server, wanted in roles.items():
         role, upstream = wanted.get("role"), wanted.get("upstream_server")
         if server not in members:
-            raise OperatorError("ROLES_INVALID", f"Herd {herd} has no member on server {server!r}; it has: {', '.join(members)}.")
+            raise OperatorError(
+                "ROLES_INVALID", f"Herd {herd} has no member on server {server!r}; it has: {', '.join(members)}."
+            )
         if role not in ROLES:
             raise OperatorError("ROLES_INVALID", f"{server}: {role!r} is no role; allowed: {', '.join(ROLES)}.")
         if upstream is not None and (upstream not in members or role != "replica"):
@@ -43,7 +46,7 @@ def write_roles(cursor: Any, herd_id: int, roles: Roles) -> list[dict[str, Any]]
     Returns what changed: [{"server", "field", "before", "after"}].
     """
     members = read_roles(cursor, herd_id)
-    changes = []
+    changes: list[dict[str, Any]] = []
     for server, wanted in roles.items():
         after = {"role": wanted["role"], "upstream_server": wanted.get("upstream_server")}
         before = members[server]

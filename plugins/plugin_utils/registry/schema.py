@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The registry's layout: numbered migrations, their ledger, and the roles that may use it. Private to the collection."""
+"""The registry's layout: numbered migrations, their ledger, and who may use it. Private to the collection."""
 
 from __future__ import annotations
 
@@ -63,10 +63,12 @@ class Migration:
 
     @property
     def checksum(self) -> str:
+        """SHA-256 of the text, in hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
     def title(self) -> str:
+        """Number and name, as the file is called."""
         return f"{self.number:04d}_{self.name}"
 
 
@@ -84,8 +86,11 @@ def load_migrations() -> list[Migration]:
             with open(os.path.join(directory, filename), encoding="utf-8") as stream:
                 found.append(Migration(int(match["number"]), match["name"], stream.read()))
     if not found or [item.number for item in found] != list(range(1, len(found) + 1)):
-        raise OperatorError("REGISTRY_MIGRATIONS_DAMAGED", f"The migrations in {directory} are not 0001, 0002, … without a gap.",
-                            "Install the collection again.")  # fmt: skip
+        raise OperatorError(
+            "REGISTRY_MIGRATIONS_DAMAGED",
+            f"The migrations in {directory} are not 0001, 0002, … without a gap.",
+            "Install the collection again.",
+        )
     return found
 
 
@@ -108,7 +113,9 @@ def schema_state(connection: Any, schema: str, migrations: list[Migration] | Non
         tables = {name: set(columns) for name, columns in cursor.fetchall()}
         if "ele_migration" in tables:
             cursor.execute(
-                sql.SQL("SELECT number, name, checksum FROM {}.ele_migration ORDER BY number").format(sql.Identifier(schema))
+                sql.SQL("SELECT number, name, checksum FROM {}.ele_migration ORDER BY number").format(
+                    sql.Identifier(schema)
+                )
             )
             ledger = {number: (name, checksum) for number, name, checksum in cursor.fetchall()}
             _check_ledger(ledger, migrations, schema)
@@ -116,7 +123,9 @@ def schema_state(connection: Any, schema: str, migrations: list[Migration] | Non
     if not set(_LAYOUT_1X) & set(tables):
         return _state("none", {}, migrations)
     missing = [
-        f"{table}.{column}" for table, columns in _LAYOUT_1X.items() for column in sorted(columns - tables.get(table, set()))
+        f"{table}.{column}"
+        for table, columns in _LAYOUT_1X.items()
+        for column in sorted(columns - tables.get(table, set()))
     ]
     if missing:
         raise OperatorError(
@@ -142,7 +151,8 @@ def _check_ledger(ledger: dict[int, tuple[str, str]], migrations: list[Migration
     if newer:
         raise OperatorError(
             "REGISTRY_SCHEMA_NEWER",
-            f"The registry in schema {schema} has migration {newer[-1]:04d}_{ledger[newer[-1]][0]}, which this collection does not know.",
+            f"The registry in schema {schema} has migration {newer[-1]:04d}_{ledger[newer[-1]][0]},"
+            " which this collection does not know.",
             "Use the newer version of elephaas.herd that brought the registry there.",
         )
     for number, (name, checksum) in ledger.items():
@@ -163,15 +173,18 @@ def require_current(connection: Any, schema: str) -> None:
     if state["layout"] == "none":
         raise OperatorError("REGISTRY_SCHEMA_MISSING", f"The registry has no tables yet in schema {schema}.", load)
     raise OperatorError(
-        "REGISTRY_SCHEMA_OLD", f"The registry in schema {schema} lacks: {', '.join(state['pending'])}.", load, dict(state)
+        "REGISTRY_SCHEMA_OLD",
+        f"The registry in schema {schema} lacks: {', '.join(state['pending'])}.",
+        load,
+        dict(state),
     )
 
 
 def apply_migrations(connection: Any, schema: str, check_mode: bool = False) -> dict[str, Any]:
     """Bring the registry to the layout of this collection.
 
-    Each migration is one transaction, so an interrupted run leaves whole ones only; a session-level advisory lock keeps a
-    second run waiting, which then finds nothing to do.
+    Each migration is one transaction, so an interrupted run leaves whole ones only; a session-level advisory lock keeps
+    a second run waiting, which then finds nothing to do.
     Returns schema_state as found, plus "changed", "now_applied": [title] and "roles" (see group_roles).
     """
     migrations = load_migrations()
@@ -197,7 +210,12 @@ def apply_migrations(connection: Any, schema: str, check_mode: bool = False) -> 
             if not connection.closed:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))
     granted = "granted" in roles.values()
-    return {**found, "changed": bool(pending) or granted, "now_applied": [item.title for item in pending], "roles": roles}
+    return {
+        **found,
+        "changed": bool(pending) or granted,
+        "now_applied": [item.title for item in pending],
+        "roles": roles,
+    }
 
 
 def rehearse_migrations(cursor: Any, connection: Any, schema: str) -> None:
@@ -233,7 +251,8 @@ def _start_ledger(cursor: Any, first: Migration) -> None:
 
 def _record(cursor: Any, item: Migration) -> None:
     cursor.execute(
-        "INSERT INTO ele_migration (number, name, checksum) VALUES (%s, %s, %s)", (item.number, item.name, item.checksum)
+        "INSERT INTO ele_migration (number, name, checksum) VALUES (%s, %s, %s)",
+        (item.number, item.name, item.checksum),
     )
 
 
@@ -251,7 +270,7 @@ def _apply_one(connection: Any, schema: str, item: Migration) -> None:
         reason = explain(error)
         raise OperatorError(
             "REGISTRY_MIGRATION_FAILED",
-            f"Migration {item.title} was undone: {reason.reason} {getattr(error.diag, 'message_detail', None) or ''}".strip(),
+            f"Migration {item.title} was undone: {reason.reason}",
             "Mend what is named (nothing of this migration was kept) and run again.",
             {"migration": item.title, **reason.evidence},
         ) from None
@@ -267,7 +286,9 @@ def group_roles(connection: Any, schema: str) -> dict[str, str]:
             (schema, list(GROUP_ROLES)),
         )
         rights = dict(cursor.fetchall())
-        return {role: "missing" if role not in rights else "ready" if rights[role] else "to grant" for role in GROUP_ROLES}
+        return {
+            role: "missing" if role not in rights else "ready" if rights[role] else "to grant" for role in GROUP_ROLES
+        }
 
 
 def _settle_roles(connection: Any, schema: str, again: bool) -> dict[str, str]:
@@ -294,20 +315,21 @@ def _settle_roles(connection: Any, schema: str, again: bool) -> dict[str, str]:
     return roles
 
 
+_REPORTER_1X_FUNCTION = "sp_instance_checkin(varchar, varchar, int, varchar, boolean, varchar, varchar, bigint)"
+# Table by table: others' tables (Django's accounts of 1.x) may lie in the same schema.
+_FLEET_TABLES = "ele_environment, ele_datacenter, ele_server, ele_herd, ele_instance"
+_READABLE = f"ele_migration, {_FLEET_TABLES}, ele_operation, ele_inventory_name, v_flat_instance, v_dr_pairs"
+_FLEET_SEQUENCES = ", ".join(
+    f"ele_{kind}_{kind}_id_seq" for kind in ("environment", "datacenter", "server", "herd", "instance")
+)
+
+
 def _grants(role: str) -> list[str]:
     """What a role may do. Privileges, not memberships: a membership needs ADMIN OPTION on roles that a DBA made."""
+    statements = ["GRANT USAGE ON SCHEMA {schema} TO {role}"]
     if role == REPORTER_1X:
-        return [
-            "GRANT USAGE ON SCHEMA {schema} TO {role}",
-            "GRANT EXECUTE ON FUNCTION sp_instance_checkin(varchar, varchar, int, varchar, boolean, varchar, varchar, bigint)"
-            " TO {role}",
-        ]
-    # Table by table: others' tables (Django's accounts of 1.x) may lie in the same schema.
-    statements = [
-        "GRANT USAGE ON SCHEMA {schema} TO {role}",
-        "GRANT SELECT ON ele_migration, ele_environment, ele_datacenter, ele_server, ele_herd, ele_instance, ele_operation,"
-        " ele_inventory_name, v_flat_instance, v_dr_pairs TO {role}",
-    ]
+        return [*statements, f"GRANT EXECUTE ON FUNCTION {_REPORTER_1X_FUNCTION} TO {{role}}"]
+    statements.append(f"GRANT SELECT ON {_READABLE} TO {{role}}")
     if role in (REPORTER, OPERATOR):
         statements += [
             "GRANT UPDATE ON ele_instance TO {role}",
@@ -317,8 +339,7 @@ def _grants(role: str) -> list[str]:
         ]
     if role == OPERATOR:
         statements += [
-            "GRANT INSERT, UPDATE, DELETE ON ele_environment, ele_datacenter, ele_server, ele_herd, ele_instance TO {role}",
-            "GRANT USAGE ON SEQUENCE ele_environment_environment_id_seq, ele_datacenter_datacenter_id_seq,"
-            " ele_server_server_id_seq, ele_herd_herd_id_seq, ele_instance_instance_id_seq TO {role}",
+            f"GRANT INSERT, UPDATE, DELETE ON {_FLEET_TABLES} TO {{role}}",
+            f"GRANT USAGE ON SEQUENCE {_FLEET_SEQUENCES} TO {{role}}",
         ]
     return statements

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction, plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import holder, schema
@@ -61,7 +62,9 @@ class Example(ControllerAction):
 
 @pytest.fixture()
 def example() -> Iterator[Example]:
-    task = SimpleNamespace(args={"password": "hunter2", "count": "5"}, check_mode=True, diff=False, async_val=0, environment=None)
+    task = SimpleNamespace(
+        args={"password": "hunter2", "count": "5"}, check_mode=True, diff=False, async_val=0, environment=None
+    )
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir=None), has_pipelining=False)
     action = Example(task, connection, SimpleNamespace(), None, None, None)
     yield action
@@ -96,10 +99,15 @@ def test_plain_drops_every_subclass() -> None:
         def __str__(self) -> str:
             return self
 
-    found = plain({Marked("a"): (Marked("b"), 1, None, True)})
-    assert found == {"a": ["b", 1, None, True]}
-    assert type(next(iter(found))) is str
-    assert type(found["a"][0]) is str
+    class Number(int):
+        pass
+
+    class Fraction(float):
+        pass
+
+    found = plain({Marked("a"): (Marked("b"), Number(1), None, True, Fraction(0.5))})
+    assert found == {"a": ["b", 1, None, True, 0.5]}
+    assert [type(item) for item in (next(iter(found)), *found["a"])] == [str, str, int, type(None), bool, float]
 
 
 def test_a_process_is_dead_only_when_that_is_certain() -> None:

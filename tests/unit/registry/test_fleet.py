@@ -9,11 +9,12 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet as fleets
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 EMPTY: fleets.Fleet = {"environments": {}, "datacenters": {}, "servers": {}, "herds": []}
 
@@ -54,7 +55,12 @@ def test_everything_is_filled_in() -> None:
         "far-db1": "annex",
     }
     herd = fleet["herds"][0]
-    assert (herd["port"], herd["pgdata"], herd["base_name"], herd["control"]) == (5432, "/srv/pg/main", "order-book", "auto")
+    assert (herd["port"], herd["pgdata"], herd["base_name"], herd["control"]) == (
+        5432,
+        "/srv/pg/main",
+        "order-book",
+        "auto",
+    )
     assert [(m["role"], m["upstream"], m["port"], m["pgdata"]) for m in herd["members"]] == [
         ("primary", None, 5432, "/srv/pg/main"),
         ("replica", "chi-db1", 5432, "/srv/pg/main"),
@@ -101,7 +107,9 @@ def test_a_named_primary_wins_over_the_first_member() -> None:
         (("environments", "prod", "protected"), "yes", "environments.prod.protected", "true or false"),
     ],
 )
-def test_what_is_refused_says_where_and_what_is_allowed(place: tuple[Any, ...], value: Any, path: str, allowed: str) -> None:
+def test_what_is_refused_says_where_and_what_is_allowed(
+    place: tuple[Any, ...], value: Any, path: str, allowed: str
+) -> None:
     wrong = document()
     at: Any = wrong
     for step in place[:-1]:
@@ -115,7 +123,7 @@ def test_what_is_refused_says_where_and_what_is_allowed(place: tuple[Any, ...], 
 @pytest.mark.parametrize("roles", [("primary", "primary"), ("replica", "replica"), ("detached", None)])
 def test_a_herd_has_exactly_one_primary(roles: tuple[str | None, str | None]) -> None:
     wrong = document()
-    for member, role in zip(wrong["herds"][0]["members"], roles):
+    for member, role in zip(wrong["herds"][0]["members"][:2], roles, strict=True):
         member["role"] = role
     assert "exactly one primary" in problems_of(wrong)
 
@@ -136,7 +144,8 @@ def test_a_server_can_not_be_called_like_a_fixed_group(reserved: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("herd", "environment"), [("env", "x"), ("dc_chicago", "prod"), ("server", "chi-db1"), ("pg", "15"), ("PG_15", "prod")]
+    ("herd", "environment"),
+    [("env", "x"), ("dc_chicago", "prod"), ("server", "chi-db1"), ("pg", "15"), ("PG_15", "prod")],
 )
 def test_groups_of_the_inventory_are_kept_free(herd: str, environment: str) -> None:
     reserved = names.reserved_problem(names.herd_group(herd, environment))
@@ -167,7 +176,7 @@ def test_what_is_no_fleet_is_refused(nothing: object) -> None:
     assert "mapping" in problems_of(nothing)
 
 
-# -- any fleet ---------------------------------------------------------------------------------------------------------
+# -- any fleet -------------------------------------------------------------------------------------------------------
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,8}", fullmatch=True)
 
@@ -177,7 +186,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Valid fleets: places differ by construction, names by prefix."""
     environments = {f"e{index}": {"protected": draw(st.booleans())} for index in range(draw(st.integers(1, 3)))}
     servers = {
-        f"s{index}": {"environment": draw(st.sampled_from(sorted(environments))), "address": f"10.{draw(st.integers(0, 3))}.0.{index + 1}"}
+        f"s{index}": {
+            "environment": draw(st.sampled_from(sorted(environments))),
+            "address": f"10.{draw(st.integers(0, 3))}.0.{index + 1}",
+        }
         for index in range(draw(st.integers(1, 5)))
     }
     herds = []
@@ -200,7 +212,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 "environment": draw(st.sampled_from(sorted(environments))),
                 "port": 5000 + index,
                 "pgdata": f"/srv/{index}",
-                "description": draw(st.one_of(st.none(), st.text(alphabet=st.characters(exclude_characters="\x00"), min_size=1))),
+                "description": draw(
+                    st.one_of(st.none(), st.text(alphabet=st.characters(exclude_characters="\x00"), min_size=1))
+                ),
                 "members": members,
             }
         )
@@ -243,7 +257,11 @@ def test_overridden_removes_and_merged_never_does(before: dict[str, Any], after:
         assert not [change for change in merged if change["action"] == "remove"]
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c)
+    )
+)
 @settings(max_examples=150, deadline=None)
 def test_anything_at_all_is_a_fleet_or_a_list_of_problems(anything: object) -> None:
     for wrong in (anything, {"herds": anything, "servers": anything}, {"herds": [anything], "datacenters": anything}):
@@ -253,7 +271,7 @@ def test_anything_at_all_is_a_fleet_or_a_list_of_problems(anything: object) -> N
             assert error.evidence["problems"]
 
 
-# -- merged loads and roles that have moved ------------------------------------------------------------------------------
+# -- merged loads and roles that have moved --------------------------------------------------------------------------
 
 
 def failed_over() -> fleets.Fleet:
@@ -297,7 +315,9 @@ def test_a_merged_file_can_not_take_what_another_herd_has() -> None:
 
 def test_a_part_of_a_fleet_is_a_fleet() -> None:
     more = document()
-    more["herds"].append({"name": "tiny", "environment": "stage", "port": 6000, "pgdata": "/t", "members": [{"server": "chi-db1"}]})
+    more["herds"].append(
+        {"name": "tiny", "environment": "stage", "port": 6000, "pgdata": "/t", "members": [{"server": "chi-db1"}]}
+    )
     part = fleets.part_of_fleet(fleets.parse_fleet(more), herds=["tiny_stage"])
     assert [herd["name"] for herd in part["herds"]] == ["tiny"]
     assert set(part["servers"]) == {"chi-db1"}

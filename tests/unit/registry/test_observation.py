@@ -8,11 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.observation import Verdicts, judge
 
 
 def member(role: str, upstream: str | None = None, name: str = "x") -> dict[str, Any]:
-    return {"role": role, "upstream_server": upstream, "system_identifier": "7", "port": 5432, "names": [name], "is_online": None}
+    return {
+        "role": role,
+        "upstream_server": upstream,
+        "system_identifier": "7",
+        "port": 5432,
+        "names": [name],
+        "is_online": None,
+    }
 
 
 def members() -> dict[str, dict[str, Any]]:
@@ -24,7 +32,13 @@ def members() -> dict[str, dict[str, Any]]:
 
 
 def primary(lsn: str = "0/5000000") -> dict[str, Any]:
-    return {"status": "running", "writable": True, "role": "primary", "system_identifier": "7", "positions": {"current": lsn}}
+    return {
+        "status": "running",
+        "writable": True,
+        "role": "primary",
+        "system_identifier": "7",
+        "positions": {"current": lsn},
+    }
 
 
 def replica(of: str, lsn: str = "0/4000000") -> dict[str, Any]:
