@@ -125,8 +125,6 @@ options:
     default: 86400
     env:
       - name: ELEPHAAS_SNAPSHOT_MAX_AGE
-  use_extra_vars:
-    version_added: 1.0.0
 extends_documentation_fragment:
   - elephaas.herd.registry
   - ansible.builtin.constructed
