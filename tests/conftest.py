@@ -28,7 +28,16 @@ def _load_collection() -> None:
     init_plugin_loader([str(COLLECTIONS)])
 
 
-# Examples that hypothesis found lie with everything else that is built. It reads this when it is imported.
-os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".build" / "hypothesis"))
+def _set_up_hypothesis() -> None:
+    # Examples that it found lie with everything else that is built. It reads this when it is imported.
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".build" / "hypothesis"))
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes says how busy the machine is, not whether the code is right.
+    settings.register_profile("elephaas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("elephaas")
+
+
 _link_checkout()
 _load_collection()
+_set_up_hypothesis()
