@@ -89,6 +89,7 @@ evidence:
   type: dict
 """
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -118,8 +119,10 @@ def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, 
             f"{target.label} is shutting down (process {facts['postmaster_pid']}) and cannot be started yet.",
             "Stop it with state=stopped, which waits for the end, and start it then.",
         )
+    elif not runs:
+        times, did = _started(target, params, check_mode, facts, store)
     else:
-        times, did = _started(target, params, check_mode, facts, store) if not runs else ({}, [])
+        facts, times, did = _ready(target, facts), {}, []
     released = finish(target, store, params, check_mode)
     result: dict[str, Any] = {"changed": bool(did) or released, "did": did}
     if times:
@@ -151,6 +154,23 @@ def _started(
     if not params["log_file"]:
         store.prepare()
     return start(target, params["log_file"] or store.server_log), did
+
+
+def _ready(target: Target, facts: dict[str, Any]) -> dict[str, Any]:
+    """Somebody else has started it a moment ago: started means that it accepts connections."""
+    deadline = time.monotonic() + target.timeout
+    while facts["status"] == "starting":
+        if time.monotonic() > deadline:
+            raise OperatorError(
+                "START_TIMEOUT",
+                f"{target.label} was started and does not accept connections after {target.timeout:g} s.",
+                "See its log: it may be replaying WAL after a crash.",
+                {"sql_error": facts["sql_error"]},
+            )
+        time.sleep(0.2)
+        facts = observe(target)
+        require_identity(facts, target)
+    return facts
 
 
 def main() -> None:

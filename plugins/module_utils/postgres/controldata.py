@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -14,6 +15,9 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command imp
 # The state of an instance that stopped (or was killed) while in recovery: without a signal file it would start
 # writable, on the timeline of the primary that it followed.
 RECOVERY_STATES = ("shut down in recovery", "in archive recovery")
+
+# src/bin/pg_controldata/pg_controldata.c
+_CHECKSUM = "Calculated CRC checksum does not match"
 
 _TEXT = {
     "Database cluster state": "state",
@@ -74,6 +78,18 @@ def parse_controldata(text: str) -> dict[str, Any]:
 def read_controldata(bin_directory: str, data_directory: str, timeout: float) -> dict[str, Any]:
     """Run pg_controldata on a data directory. Raises OperatorError CONTROL_FILE_UNREADABLE."""
     program = os.path.join(bin_directory, "pg_controldata")
+    output = _run(program, data_directory, timeout)
+    if _CHECKSUM in output:
+        # The server may have been writing it at that moment; only twice in a row is it broken.
+        time.sleep(0.05)
+        output = _run(program, data_directory, timeout)
+    if _CHECKSUM in output:
+        # pg_controldata warns and then prints whatever it found: not a base for decisions.
+        raise OperatorError("CONTROL_FILE_UNREADABLE", f"The control file in {data_directory} fails its checksum.")
+    return parse_controldata(output)
+
+
+def _run(program: str, data_directory: str, timeout: float) -> str:
     try:
         done = run([program, "-D", data_directory], timeout)
     except OSError as error:
@@ -84,11 +100,7 @@ def read_controldata(bin_directory: str, data_directory: str, timeout: float) ->
             f"The control file in {data_directory} cannot be read: {done.stderr.strip() or 'no message'}.",
             "Check that data_directory is a PostgreSQL data directory of the version that bin_directory holds.",
         )
-    control = parse_controldata(done.stdout)
-    # With a wrong checksum pg_controldata prints a warning and then whatever it found: not a base for decisions.
-    if "WARNING" in done.stdout + done.stderr and "CRC" in (done.stdout + done.stderr).upper():
-        raise OperatorError("CONTROL_FILE_UNREADABLE", f"The control file in {data_directory} fails its checksum.")
-    return control
+    return done.stdout + done.stderr
 
 
 def control_timeline(control: dict[str, Any]) -> int:

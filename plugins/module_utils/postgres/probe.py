@@ -93,8 +93,18 @@ def observe(target: Target) -> dict[str, Any]:
     the question itself makes no sense (no programs, an unreadable control file).
     """
     facts = _empty(target)
-    if not os.path.isdir(target.data_directory) or not os.listdir(target.data_directory):
+    try:
+        if not os.listdir(target.data_directory):
+            facts["status"] = "absent"
+    except (FileNotFoundError, NotADirectoryError):
         facts["status"] = "absent"
+    except OSError as error:
+        raise OperatorError(
+            "NO_DATA_DIRECTORY",
+            f"{target.data_directory} cannot be read by {target.os_user}: {error.strerror}.",
+            "Check data_directory and os_user.",
+        ) from error
+    if facts["status"] == "absent":
         return facts
     postmaster = find_postmaster(target.data_directory)
     layout = find_layout(target, postmaster)

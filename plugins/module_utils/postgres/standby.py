@@ -179,7 +179,10 @@ def store_settings(facts: dict[str, Any], values: dict[str, str], timeout: float
     the server does it. Raises OperatorError SETTING_REFUSED.
     """
     if facts["status"] == "running":
-        statements = "".join(f"ALTER SYSTEM SET {name} ={literal(value)};\n" for name, value in values.items())
+        # The server's log would keep a password for ever.
+        statements = "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_duration = off;\n"
+        statements += "SET log_min_duration_statement = -1; SET log_min_duration_sample = -1;\n"
+        statements += "".join(f"ALTER SYSTEM SET {name} ={literal(value)};\n" for name, value in values.items())
         try:
             query(address_of(facts), statements, timeout)
         except SqlError as error:

@@ -45,6 +45,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.walrecord i
 )
 
 _POLL_S = 0.005
+_AGAIN_S = 0.5
 _ANSWER_S = 5.0
 _READY_S = 15.0
 _PROMOTION_S = 120.0
@@ -319,7 +320,9 @@ class _Waiter:
         self._replayed: int | None = None
         # When the upstream was first seen gone; None while it streams.
         self._gone_at: float | None = None
+        # The position at which the last record was no proof, and when to look at it again all the same.
         self._refused_at: int | None = None
+        self._ask_again = 0.0
 
     def run(self, report: int) -> None:
         """Wait, then promote; every way out leaves a final state in the record."""
@@ -338,7 +341,8 @@ class _Waiter:
         try:
             while _now() < self._deadline:
                 position = self._look_again()
-                if position and self._proven(position) and self._promote():
+                proof = self._proof(position) if position else None
+                if position and proof and self._promote(proof, position.replayed):
                     return
                 time.sleep(_POLL_S)
             self._expire()
@@ -405,23 +409,30 @@ class _Waiter:
         """
         return position.receiver not in ("streaming", "hidden") and (position.received or 0) <= position.replayed
 
-    def _proven(self, position: _Position) -> bool:
-        if not self._quiet(position) or position.replayed == self._refused_at:
-            return False
-        _record, problem = self._read_proof(position.replayed)
-        if problem:
-            # The same position holds the same record: look at it again only when something new arrives.
-            self._refused_at = position.replayed
-            self._note(evidence={"refused": problem, "replayed_lsn": format_lsn(position.replayed)})
-        return problem is None
-
-    def _read_proof(self, replayed: int) -> tuple[Record | None, str | None]:
+    def _proof(self, position: _Position) -> Record | None:
+        """The record that allows the promotion, when it is the last thing there is."""
+        if not self._quiet(position) or (position.replayed == self._refused_at and _now() < self._ask_again):
+            return None
         orders = self._orders
-        start = format_lsn(min(self._before, replayed))
-        record = read_last_record(orders.pg_waldump, orders.data_directory, orders.timeline, start, 30)
-        return record, shutdown_problem(
-            record, orders.timeline, orders.armed_lsn, replayed, orders.segment_size, orders.page_size
+        start = format_lsn(min(self._before, position.replayed))
+        record, said = read_last_record(orders.pg_waldump, orders.data_directory, orders.timeline, start, 30)
+        problem = shutdown_problem(
+            record, orders.timeline, orders.armed_lsn, position.replayed, orders.segment_size, orders.page_size
         )
+        if problem is None:
+            return record
+        # The same position should hold the same record: look at it again at once only when something new arrives.
+        self._refused_at = position.replayed
+        self._ask_again = _now() + _AGAIN_S
+        self._note(
+            evidence={
+                "refused": problem,
+                "replayed_lsn": format_lsn(position.replayed),
+                "read_from": start,
+                "pg_waldump": said,
+            }
+        )
+        return None
 
     def _note(self, **fields: Any) -> None:
         with self._store.locked():
@@ -429,7 +440,7 @@ class _Waiter:
             record.update(fields)
             self._store.write_waiter(record)
 
-    def _promote(self) -> bool:
+    def _promote(self, last: Record, replayed: int) -> bool:
         """Ask for the promotion, if everything still holds under the lock. True: the work is done."""
         orders = self._orders
         read_at = time.time()
@@ -440,15 +451,13 @@ class _Waiter:
             check_token(self._store.read(), orders.token)
             if _now() >= self._deadline:
                 return False
-            # The comparison once more, on what is true now: a receiver that came back may have brought records.
+            # The comparison once more, on what is true now: a receiver that came back may have brought records,
+            # and then the one that was read is not the last any more.
             try:
                 position = self._look()
             except SqlError:
                 return False
-            if not position.in_recovery or not self._quiet(position):
-                return False
-            last, problem = self._read_proof(position.replayed)
-            if problem or last is None:
+            if not position.in_recovery or not self._quiet(position) or position.replayed != replayed:
                 return False
             end = record_end(last.start, last.total_length, orders.segment_size, orders.page_size)
             record["evidence"] = {

@@ -41,15 +41,17 @@ def parse_records(text: str) -> list[Record]:
     ]
 
 
-def read_last_record(pg_waldump: str, data_directory: str, timeline: int, start: str, timeout: float) -> Record | None:
-    """The last whole, valid record at or after position `start` on that timeline, or None.
+def read_last_record(
+    pg_waldump: str, data_directory: str, timeline: int, start: str, timeout: float
+) -> tuple[Record | None, str]:
+    """The last whole, valid record at or after position `start` on that timeline, or None; and how pg_waldump ended.
 
-    pg_waldump ends at the first record that is incomplete or whose checksum is wrong, as recovery does. A start
-    inside a record is moved forward to the next one.
+    pg_waldump ends, with words and a status that is not 0, at the first record that is incomplete or whose checksum
+    is wrong, as recovery does. A start inside a record is moved forward to the next one.
     """
     done = run([pg_waldump, "-p", os.path.join(data_directory, "pg_wal"), "-t", str(timeline), "-s", start], timeout)
     records = parse_records(done.stdout)
-    return records[-1] if records else None
+    return (records[-1] if records else None), done.stderr.strip()[-300:]
 
 
 def shutdown_problem(
