@@ -66,7 +66,7 @@ Subsystem sftp internal-sftp
 
 def storage(state: State, server: str, path: str) -> Path:
     """Where a host's private file is kept in the state folder."""
-    return state.hosts / server / "fs" / path.lstrip("/")
+    return state.host(server) / "fs" / path.lstrip("/")
 
 
 def resolver(plan: Plan) -> str:
@@ -80,13 +80,13 @@ def prepare(state: State, plan: Plan, public_key: str) -> None:
     pids = RUN / "hosts"
     pids.mkdir()
     for host in plan.hosts:
-        boot = state.hosts / host.name / "boot"
+        boot = state.host(host.name) / "boot"
         boot.mkdir(parents=True)
         (boot / "sshd_config").write_text(_SSHD.format(port=host.ssh_port), encoding="utf-8")
         (boot / "authorized_keys").write_text(public_key, encoding="utf-8")
         key = boot / "ssh_host_ed25519_key"
         run([path_of("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(key)])
-        etc = state.hosts / host.name / "etc"
+        etc = state.host(host.name) / "etc"
         etc.mkdir()
         for file in accounts.FILES:
             (etc / file).symlink_to(os.path.relpath(state.accounts / file, etc))
@@ -158,7 +158,7 @@ def _mount_private(state: State, host: Host) -> None:
     machine = kernel.mounts()
     uid, gid, _home = accounts.identity(state, "postgres")
     # From here sources are relative: the state folder itself may lie below a directory that is about to be hidden.
-    os.chdir(state.hosts / host.name)
+    os.chdir(state.host(host.name))
     kernel.mount("proc", "/proc", "proc")
     own = sorted({*PRIVATE, *host.private})
     for path, mode in _VOLATILE.items():
@@ -248,7 +248,7 @@ def known_hosts(state: State, plan: Plan) -> str:
     """A known_hosts file: every host by name and address."""
     lines = []
     for host in plan.hosts:
-        key = (state.hosts / host.name / "boot" / "ssh_host_ed25519_key.pub").read_text(encoding="utf-8")
+        key = (state.host(host.name) / "boot" / "ssh_host_ed25519_key.pub").read_text(encoding="utf-8")
         names = [host.name, host.address]
         server = plan.fleet["servers"].get(host.name, {})
         names += [name for name in (server.get("dns_name"), server.get("address")) if name and name not in names]
