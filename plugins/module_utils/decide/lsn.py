@@ -54,3 +54,13 @@ def record_end(start: int, total_length: int, segment_size: int, page_size: int 
             break
         position += _LONG_PAGE_HEADER if position % segment_size == 0 else _PAGE_HEADER
     return position + -position % _ALIGNMENT
+
+
+def segment_file_name(timeline: int, position: int, segment_size: int) -> str:
+    """The name of the WAL file that holds a position on a timeline (XLogFileName in access/xlog_internal.h).
+
+    position, segment_size: bytes.
+    """
+    number = position // segment_size
+    per_id = 0x100000000 // segment_size
+    return f"{timeline:08X}{number // per_id:08X}{number % per_id:08X}"

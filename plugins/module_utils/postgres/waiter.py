@@ -415,7 +415,15 @@ class _Waiter:
             return None
         orders = self._orders
         start = format_lsn(min(self._before, position.replayed))
-        record, said = read_last_record(orders.pg_waldump, orders.data_directory, orders.timeline, start, 30)
+        record, said = read_last_record(
+            orders.pg_waldump,
+            orders.data_directory,
+            orders.timeline,
+            start,
+            position.replayed,
+            orders.segment_size,
+            30,
+        )
         problem = shutdown_problem(
             record, orders.timeline, orders.armed_lsn, position.replayed, orders.segment_size, orders.page_size
         )

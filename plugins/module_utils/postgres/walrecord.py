@@ -9,7 +9,7 @@ import os
 import re
 from typing import NamedTuple
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn, record_end
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn, record_end, segment_file_name
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
 
 _RECORD = re.compile(
@@ -42,14 +42,19 @@ def parse_records(text: str) -> list[Record]:
 
 
 def read_last_record(
-    pg_waldump: str, data_directory: str, timeline: int, start: str, timeout: float
+    pg_waldump: str, data_directory: str, timeline: int, start: str, replayed: int, segment_size: int, timeout: float
 ) -> tuple[Record | None, str]:
     """The last whole, valid record at or after position `start` on that timeline, or None; and how pg_waldump ended.
 
     pg_waldump ends, with words and a status that is not 0, at the first record that is incomplete or whose checksum
     is wrong, as recovery does. A start inside a record is moved forward to the next one.
+    replayed, segment_size: bytes. It reads to the end of the segment that holds the last replayed byte.
     """
-    done = run([pg_waldump, "-p", os.path.join(data_directory, "pg_wal"), "-t", str(timeline), "-s", start], timeout)
+    # Named, the first file tells pg_waldump how large segments are. Otherwise it asks whichever file it comes across
+    # first in pg_wal, and one that the receiver has made ready but not written to is all zeros: an error.
+    first = parse_lsn(start)
+    files = [segment_file_name(timeline, position, segment_size) for position in (first, max(first, replayed - 1))]
+    done = run([pg_waldump, "-p", os.path.join(data_directory, "pg_wal"), "-s", start, *files], timeout)
     records = parse_records(done.stdout)
     return (records[-1] if records else None), done.stderr.strip()[-300:]
 
