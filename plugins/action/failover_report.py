@@ -32,7 +32,9 @@ class ActionModule(ControllerAction):
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         hostvars = task_vars["hostvars"]
         outcomes = [
-            _outcome(hostvars[name], self.check_mode) for name in params["hosts"] if "failover_decided" in hostvars[name]
+            _outcome(hostvars[name], self.check_mode)
+            for name in params["hosts"]
+            if "failover_decided" in hostvars[name]
         ]
         Display().display("\n" + "\n".join(text.outcome_lines(outcomes)))
         if params["output_file"]:

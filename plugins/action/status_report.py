@@ -46,7 +46,9 @@ class ActionModule(ControllerAction):
             display.display(json.dumps({"herds": herds}, indent=2, sort_keys=True))
         else:
             notes = [
-                text.printable(f"put on record: {one['herd']} was failed over from {one['from_server']} to {one['to_server']}")
+                text.printable(
+                    f"put on record: {one['herd']} was failed over from {one['from_server']} to {one['to_server']}"
+                )
                 for one in params["reconciled"]
             ]
             if params["record_error"]:

@@ -11,7 +11,7 @@ from typing import Any
 
 def failures(result: Mapping[str, Any]) -> list[str]:
     """Lines for every failed or unreachable part of a registered result; a looped one has several parts."""
-    parts = result["results"] if "results" in result else [result]
+    parts = result.get("results", [result])
     lines = []
     for part in parts:
         if not part.get("failed") and not part.get("unreachable"):

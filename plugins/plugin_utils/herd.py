@@ -65,9 +65,7 @@ def herd_of(
     )
 
 
-def _member(
-    name: str, variables: Mapping[str, Any], look: Mapping[str, Any] | None, dead: str | None
-) -> Member:
+def _member(name: str, variables: Mapping[str, Any], look: Mapping[str, Any] | None, dead: str | None) -> Member:
     facts = (look or {}).get("instance")
     error = dead or ""
     if facts is None and not error:

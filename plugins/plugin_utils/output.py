@@ -28,5 +28,7 @@ def write_private_json(path: str, document: Any) -> None:
             raise
     except OSError as error:
         raise OperatorError(
-            "OUTPUT_FILE", f"Cannot write {path}: {error.strerror}.", "Name a file in a directory that you can write to."
+            "OUTPUT_FILE",
+            f"Cannot write {path}: {error.strerror}.",
+            "Name a file in a directory that you can write to.",
         ) from error

@@ -10,7 +10,7 @@ for the whole shutdown checkpoint record. So preference decides, not a few bytes
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
@@ -44,7 +44,7 @@ class Wishes:
     dns: str = "update"
     without_registry: bool = False
     takeover: bool = False
-    token: Optional[int] = None
+    token: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Rejection:
 class Choice:
     """The candidate (None when there is no fit one), why it won, and what was wrong with each of the others."""
 
-    winner: Optional[Member] = None
+    winner: Member | None = None
     why: str = ""
     runners_up: tuple[Rejection, ...] = field(default=())
 
 
-def receive_lag(primary: Member, replica: Member) -> Optional[int]:
+def receive_lag(primary: Member, replica: Member) -> int | None:
     """Bytes the replica has still to receive; never negative (it may have been asked later). None when unknown."""
     current, received = primary.position("current"), replica.position("received")
     if current is None or received is None:
@@ -73,7 +73,7 @@ def receive_lag(primary: Member, replica: Member) -> Optional[int]:
     return max(0, current - received)
 
 
-def replay_lag(primary: Member, replica: Member) -> Optional[int]:
+def replay_lag(primary: Member, replica: Member) -> int | None:
     """Bytes the replica has still to replay, measured from the primary's position; None when unknown."""
     current, replayed = primary.position("current"), replica.position("replayed")
     if current is None or replayed is None:
@@ -81,7 +81,7 @@ def replay_lag(primary: Member, replica: Member) -> Optional[int]:
     return max(0, current - replayed)
 
 
-def unfit(primary: Member, replica: Member, upstream: Optional[Member], wishes: Wishes) -> Optional[Rejection]:
+def unfit(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> Rejection | None:
     """The first reason for which this member cannot be promoted in a planned failover; None when it can."""
     for code, reason in _unfit_reasons(primary, replica, upstream, wishes):
         if reason:
@@ -89,15 +89,16 @@ def unfit(primary: Member, replica: Member, upstream: Optional[Member], wishes: 
     return None
 
 
-def _unfit_reasons(
-    primary: Member, replica: Member, upstream: Optional[Member], wishes: Wishes
-) -> list[tuple[str, Any]]:
+def _unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> list[tuple[str, Any]]:
     # A table, first match wins: what hides the later rows stands above them.
     settings = replica.fact("settings") or {}
     lag = receive_lag(primary, replica)
     behind = replay_lag(primary, replica)
     targets = sorted(
-        name for name, value in settings.items() if name.startswith("recovery_target") and value
+        name
+        for name, value in settings.items()
+        if name.startswith("recovery_target")
+        and value
         and name not in ("recovery_target_timeline", "recovery_target_action", "recovery_target_inclusive")
     )
     delay = int(settings.get("recovery_min_apply_delay") or 0)
@@ -188,7 +189,7 @@ def choose(herd: Herd, primary: Member, wishes: Wishes) -> Choice:
     return Choice(winner, lost[0].reason, tuple(lost + rejected))
 
 
-def _asked(herd: Herd, replicas: list[Member], candidate: str) -> Optional[Member]:
+def _asked(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
     if not candidate:
         return None
     for member in replicas:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import Any, Callable, Iterator, Tuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Choice, Wishes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
@@ -51,12 +51,12 @@ class Situation:
     choice: Choice = field(default_factory=Choice)
 
     @property
-    def primary(self) -> Optional[Member]:
+    def primary(self) -> Member | None:
         """The old primary."""
         return self.stage.source
 
     @property
-    def candidate(self) -> Optional[Member]:
+    def candidate(self) -> Member | None:
         """The primary to be: fixed by an operation that was begun, else the one chosen."""
         return self.stage.target or self.choice.winner
 
@@ -224,7 +224,7 @@ def _standby_settings(situation: Situation) -> Iterator[Finding]:
                 yield member.name, f"{name} is {has}, that of {situation.candidate.name} is {needed}"
 
 
-def _number(value: Any) -> Optional[int]:
+def _number(value: Any) -> int | None:
     try:
         return int(value)
     except (TypeError, ValueError):
@@ -241,7 +241,7 @@ def _left_stopped(situation: Situation) -> Iterator[Finding]:
 # --- 13. DNS --------------------------------------------------------------------------------------
 
 
-def dns_value(member: Member, record_type: str) -> Optional[str]:
+def dns_value(member: Member, record_type: str) -> str | None:
     """What a vhost of that type has to hold to lead to this member; None when its record does not say."""
     if record_type == "CNAME":
         return member.dns_name
@@ -252,7 +252,7 @@ def dns_value(member: Member, record_type: str) -> Optional[str]:
     return str(address) if record_type == {4: "A", 6: "AAAA"}[address.version] else None
 
 
-def same_dns_value(one: Optional[str], other: Optional[str]) -> bool:
+def same_dns_value(one: str | None, other: str | None) -> bool:
     """Names without regard to case and trailing dot (RFC 4343); addresses by value."""
     if one is None or other is None:
         return False
@@ -272,7 +272,7 @@ def _dns_skipped(situation: Situation) -> Iterator[Finding]:
         yield situation.herd.vhost, "DNS is left alone, as asked: applications keep the old address"
 
 
-def _dns(situation: Situation) -> Optional[dict[str, Any]]:
+def _dns(situation: Situation) -> dict[str, Any] | None:
     return situation.herd.dns if situation.wishes.dns != "skip" and situation.herd.vhost else None
 
 
@@ -294,8 +294,10 @@ def _dns_changed(situation: Situation) -> Iterator[Finding]:
     if len(values) != 1 or not any(same_dns_value(values[0], value) for value in expected):
         yield (
             str(situation.herd.vhost),
-            f"it holds {record_type} {', '.join(values) or 'nothing'}, but {situation.primary.name} is "
-            f"{expected[0] or 'not known under that type'}: somebody else has changed it",
+            (
+                f"it holds {record_type} {', '.join(values) or 'nothing'}, but {situation.primary.name} is "
+                f"{expected[0] or 'not known under that type'}: somebody else has changed it"
+            ),
         )
 
 
@@ -348,163 +350,270 @@ ALL_STAGES = (SWITCH, PROMOTE, FINISH)
 
 CHECKS: tuple[Check, ...] = (
     Check(
-        "OPERATION_HELD", REFUSE, "One operation per herd at a time",
+        "OPERATION_HELD",
+        REFUSE,
+        "One operation per herd at a time",
         "the lease in the registry; the claims mirrored on the members' hosts",
         "Two runs on one herd could promote two members.",
         "Wait for that run, or talk to its operator; a dead run's lease is taken over when it expires.",
-        _held, stages=ALL_STAGES,
+        _held,
+        stages=ALL_STAGES,
     ),
     Check(
-        "REGISTRY_LOST", REFUSE, "The registry can be asked and can record", "one query to the registry",
+        "REGISTRY_LOST",
+        REFUSE,
+        "The registry can be asked and can record",
+        "one query to the registry",
         "It says who else acts, and keeps what this run does.",
         "Bring it back, or say -e without_registry=true: the members' hosts then hold lock and record.",
-        _registry_lost, stages=ALL_STAGES,
+        _registry_lost,
+        stages=ALL_STAGES,
     ),
     Check(
-        "HERD_ON_HOLD", REFUSE, "A herd on hold is not touched", "the registry's hold reason",
-        "Somebody has a reason that this run cannot know.", "Have the hold released first.",
-        _on_hold, stages=ALL_STAGES,
+        "HERD_ON_HOLD",
+        REFUSE,
+        "A herd on hold is not touched",
+        "the registry's hold reason",
+        "Somebody has a reason that this run cannot know.",
+        "Have the hold released first.",
+        _on_hold,
+        stages=ALL_STAGES,
     ),
     Check(
-        "MEMBER_MISSING", REFUSE, "The inventory shows the whole herd", "the member list of the record, the inventory",
+        "MEMBER_MISSING",
+        REFUSE,
+        "The inventory shows the whole herd",
+        "the member list of the record, the inventory",
         "A filtered inventory or a sliced job hides members: one of them may accept writes.",
         "Use an inventory without filters, and job templates without slicing.",
-        _members_missing, stages=ALL_STAGES,
+        _members_missing,
+        stages=ALL_STAGES,
     ),
     Check(
-        "INTERRUPTED_UNCLEAR", REFUSE, "An interrupted failover can be continued",
+        "INTERRUPTED_UNCLEAR",
+        REFUSE,
+        "An interrupted failover can be continued",
         "roles, control files and signal files of the old and the new primary",
         "From this state neither going on nor going back is proven safe.",
         "Look at both instances (elephaas.herd.instance_info, their logs) before anything is started by hand.",
-        _stuck, stages=(STUCK,),
+        _stuck,
+        stages=(STUCK,),
     ),
     Check(
-        "PRIMARY_MISMATCH", REFUSE, "The record and the servers agree on the primary",
+        "PRIMARY_MISMATCH",
+        REFUSE,
+        "The record and the servers agree on the primary",
         "the recorded role; who is seen accepting writes",
         "A record that is wrong about the primary may be wrong about everything else.",
         "Run the elephaas.herd.status playbook, which checks in what the servers show, and look at its table.",
         _primary_mismatch,
     ),
     Check(
-        "SPLIT_BRAIN", REFUSE, "Not more than one member accepts writes", "pg_is_in_recovery() on every member",
+        "SPLIT_BRAIN",
+        REFUSE,
+        "Not more than one member accepts writes",
+        "pg_is_in_recovery() on every member",
         "Whichever is promoted or demoted now, commits of the other are lost.",
         "Decide which one is right, stop the other, and resynchronize it.",
-        _not_one_writable, stages=ALL_STAGES,
+        _not_one_writable,
+        stages=ALL_STAGES,
     ),
     Check(
-        "NO_PRIMARY", REFUSE, "The primary runs", "pg_is_in_recovery() on every member, reachability",
+        "NO_PRIMARY",
+        REFUSE,
+        "The primary runs",
+        "pg_is_in_recovery() on every member, reachability",
         "Zero loss can only be promised while the primary can still hand over its last record.",
         "Start the primary, or wait for its host; failing over a lost primary is not part of this version.",
         _no_primary,
     ),
     Check(
-        "MEMBER_UNREACHABLE", REFUSE, "Every member's host answers", "one ssh connection per host",
+        "MEMBER_UNREACHABLE",
+        REFUSE,
+        "Every member's host answers",
+        "one ssh connection per host",
         "A member that cannot be seen may accept writes, and cannot be made to follow.",
         "Bring the host back, or say -e accept=MEMBER_UNREACHABLE to go on without it.",
-        _member_unreachable, acceptable=True,
+        _member_unreachable,
+        acceptable=True,
     ),
     Check(
-        "MEMBER_LEFT", WARN, "An unreachable member does not keep a begun failover from ending",
+        "MEMBER_LEFT",
+        WARN,
+        "An unreachable member does not keep a begun failover from ending",
         "one ssh connection per host",
         "Waiting for it would keep applications and the other members waiting too.",
         "Once its host is back, make it follow the new primary before it is used.",
-        _member_unreachable, stages=(PROMOTE, FINISH),
+        _member_unreachable,
+        stages=(PROMOTE, FINISH),
     ),
     Check(
-        "OTHER_CLUSTER", REFUSE, "All members are one cluster", "the system identifier in each control file",
+        "OTHER_CLUSTER",
+        REFUSE,
+        "All members are one cluster",
+        "the system identifier in each control file",
         "An instance with another system identifier is another database.",
         "Correct the record: this instance does not belong to this herd.",
-        _other_cluster, stages=ALL_STAGES,
+        _other_cluster,
+        stages=ALL_STAGES,
     ),
     Check(
-        "OTHER_MAJOR", REFUSE, "All members run one major version", "PG_VERSION",
-        "Streaming replication does not cross major versions.", "Correct the record, or upgrade the member.",
-        _other_major, stages=ALL_STAGES,
+        "OTHER_MAJOR",
+        REFUSE,
+        "All members run one major version",
+        "PG_VERSION",
+        "Streaming replication does not cross major versions.",
+        "Correct the record, or upgrade the member.",
+        _other_major,
+        stages=ALL_STAGES,
     ),
     Check(
-        "WRONG_SERVER", REFUSE, "The server that answers is the one that was meant",
+        "WRONG_SERVER",
+        REFUSE,
+        "The server that answers is the one that was meant",
         "data_directory and port of the server that answers",
         "A port that another instance uses would aim every command at the wrong database.",
         "Correct port or data directory in the record.",
-        _wrong_server, stages=ALL_STAGES,
+        _wrong_server,
+        stages=ALL_STAGES,
     ),
     Check(
-        "NO_ANSWER", REFUSE, "Every running member answers a query", "one query through the local socket",
-        "A server that hangs now will hang when it must stop.", "See that PostgreSQL's log.",
-        _no_answer, stages=ALL_STAGES,
+        "NO_ANSWER",
+        REFUSE,
+        "Every running member answers a query",
+        "one query through the local socket",
+        "A server that hangs now will hang when it must stop.",
+        "See that PostgreSQL's log.",
+        _no_answer,
+        stages=ALL_STAGES,
     ),
     Check(
-        "NO_CANDIDATE", REFUSE, "A replica is fit to be promoted",
+        "NO_CANDIDATE",
+        REFUSE,
+        "A replica is fit to be promoted",
         "recovery state, upstream, replay, lag, disk, recovery settings of each replica",
-        "The reasons stand beside each member.", "Remove the reason for one of them, or raise the bound it names.",
+        "The reasons stand beside each member.",
+        "Remove the reason for one of them, or raise the bound it names.",
         _no_candidate,
     ),
     Check(
-        "FOLLOWER_PINNED", REFUSE, "Every follower goes to the newest timeline", "recovery_target_timeline",
-        "A follower pinned to a timeline is left behind by a promotion.", "Set recovery_target_timeline = 'latest'.",
-        _follower_pinned, stages=(SWITCH, PROMOTE),
+        "FOLLOWER_PINNED",
+        REFUSE,
+        "Every follower goes to the newest timeline",
+        "recovery_target_timeline",
+        "A follower pinned to a timeline is left behind by a promotion.",
+        "Set recovery_target_timeline = 'latest'.",
+        _follower_pinned,
+        stages=(SWITCH, PROMOTE),
     ),
     Check(
-        "STANDBY_SETTINGS", REFUSE, "Every follower's settings suffice for the new primary",
+        "STANDBY_SETTINGS",
+        REFUSE,
+        "Every follower's settings suffice for the new primary",
         ", ".join(STANDBY_CRITICAL),
         "A standby with a lower value than its primary refuses to start.",
         "Raise the setting and restart that member first.",
-        _standby_settings, stages=(SWITCH, PROMOTE),
+        _standby_settings,
+        stages=(SWITCH, PROMOTE),
     ),
     Check(
-        "MEMBER_STOPPED", WARN, "Members that are down are shown", "status of each member",
+        "MEMBER_STOPPED",
+        WARN,
+        "Members that are down are shown",
+        "status of each member",
         "They are not promoted and not started; they are pointed at the new primary for when they are.",
-        "Start them afterwards.", _left_stopped, stages=ALL_STAGES,
+        "Start them afterwards.",
+        _left_stopped,
+        stages=ALL_STAGES,
     ),
     Check(
-        "NO_VHOST", WARN, "The herd has a vhost", "the registry's vhost",
-        "Without it applications have to be moved by hand.", "Record a vhost for the herd.",
-        _no_vhost, stages=ALL_STAGES,
+        "NO_VHOST",
+        WARN,
+        "The herd has a vhost",
+        "the registry's vhost",
+        "Without it applications have to be moved by hand.",
+        "Record a vhost for the herd.",
+        _no_vhost,
+        stages=ALL_STAGES,
     ),
     Check(
-        "DNS_SKIPPED", WARN, "DNS is part of the failover", "the dns option",
-        "Applications follow the vhost.", "Repoint it with elephaas.herd.dns_repoint.",
-        _dns_skipped, stages=ALL_STAGES,
+        "DNS_SKIPPED",
+        WARN,
+        "DNS is part of the failover",
+        "the dns option",
+        "Applications follow the vhost.",
+        "Repoint it with elephaas.herd.dns_repoint.",
+        _dns_skipped,
+        stages=ALL_STAGES,
     ),
     Check(
-        "DNS_REFUSED", REFUSE, "The name server would take our update",
+        "DNS_REFUSED",
+        REFUSE,
+        "The name server would take our update",
         "an update that changes nothing, signed with our key (RFC 2136, RFC 8945)",
         "A failover whose DNS update is refused leaves every application at a stopped server.",
         "Correct key, server or the server's update policy.",
-        _dns_refused, stages=ALL_STAGES,
+        _dns_refused,
+        stages=ALL_STAGES,
     ),
     Check(
-        "DNS_CHANGED", REFUSE, "The vhost leads to the primary now", "the record at the name servers",
+        "DNS_CHANGED",
+        REFUSE,
+        "The vhost leads to the primary now",
+        "the record at the name servers",
         "Somebody else manages this name, or the record of the fleet is wrong.",
         "Find out who changed it; set it back, or correct the fleet's record.",
-        _dns_changed, stages=ALL_STAGES,
+        _dns_changed,
+        stages=ALL_STAGES,
     ),
     Check(
-        "DNS_NO_TARGET", REFUSE, "It is known what the vhost has to hold afterwards",
+        "DNS_NO_TARGET",
+        REFUSE,
+        "It is known what the vhost has to hold afterwards",
         "the type of the vhost's record; address and dns_name of the candidate's server",
         "A CNAME needs a name, an address record an address of its family.",
         "Record dns_name or address of that server.",
-        _dns_no_target, stages=ALL_STAGES,
+        _dns_no_target,
+        stages=ALL_STAGES,
     ),
     Check(
-        "DNS_SILENT", REFUSE, "Every authoritative name server answers", "one query to each",
+        "DNS_SILENT",
+        REFUSE,
+        "Every authoritative name server answers",
+        "one query to each",
         "Resolvers that ask the silent one will go on using the old value it holds.",
         "Bring it back, or say -e accept=DNS_SILENT to go on without it.",
-        _dns_silent, acceptable=True, stages=ALL_STAGES,
+        _dns_silent,
+        acceptable=True,
+        stages=ALL_STAGES,
     ),
     Check(
-        "DNS_TTL_LONG", WARN, "The TTL is short", "the record's TTL",
-        "Clients see the gap plus what is left of the TTL.", "Lower it one old TTL ahead.",
-        _dns_ttl, stages=ALL_STAGES,
+        "DNS_TTL_LONG",
+        WARN,
+        "The TTL is short",
+        "the record's TTL",
+        "Clients see the gap plus what is left of the TTL.",
+        "Lower it one old TTL ahead.",
+        _dns_ttl,
+        stages=ALL_STAGES,
     ),
     Check(
-        "PROGRAM_MISSING", REFUSE, "PostgreSQL's programs are on every host", "psql, pg_ctl, pg_controldata, pg_waldump",
-        "The proof that nothing is lost is read with them.", "Install them, or set bin_directory.",
-        _programs, stages=ALL_STAGES,
+        "PROGRAM_MISSING",
+        REFUSE,
+        "PostgreSQL's programs are on every host",
+        "psql, pg_ctl, pg_controldata, pg_waldump",
+        "The proof that nothing is lost is read with them.",
+        "Install them, or set bin_directory.",
+        _programs,
+        stages=ALL_STAGES,
     ),
     Check(
-        "BINARY_DIFFERS", WARN, "The binary on disk is the one that runs", "pg_ctl --version, server_version",
-        "A restart after an unattended upgrade changes the version.", "Restart it at a time of your choice first.",
+        "BINARY_DIFFERS",
+        WARN,
+        "The binary on disk is the one that runs",
+        "pg_ctl --version, server_version",
+        "A restart after an unattended upgrade changes the version.",
+        "Restart it at a time of your choice first.",
         _binary_differs,
     ),
 )

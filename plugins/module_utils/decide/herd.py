@@ -9,7 +9,7 @@ Everything in decide/ reads herds through these two classes, so that a changed f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
 
@@ -20,17 +20,17 @@ class Member:
 
     name: str
     server: str
-    datacenter: Optional[str] = None
+    datacenter: str | None = None
     address: str = ""
-    dns_name: Optional[str] = None
+    dns_name: str | None = None
     port: int = 5432
     role: str = "replica"
-    upstream: Optional[str] = None
+    upstream: str | None = None
     priority: int = 0
-    replication_user: Optional[str] = None
+    replication_user: str | None = None
     reachable: bool = True
     error: str = ""
-    facts: Optional[dict[str, Any]] = None
+    facts: dict[str, Any] | None = None
 
     def fact(self, *path: str) -> Any:
         """A value deep inside the live facts; None where anything on the way is missing."""
@@ -41,7 +41,7 @@ class Member:
             value = value.get(key)
         return value
 
-    def position(self, name: str) -> Optional[int]:
+    def position(self, name: str) -> int | None:
         """A WAL position (current, received or replayed) in bytes; None when unknown."""
         text = self.fact("positions", name)
         return parse_lsn(text) if text else None
@@ -53,18 +53,22 @@ class Member:
 
     @property
     def running(self) -> bool:
+        """PostgreSQL is up."""
         return self.status == "running"
 
     @property
     def writable(self) -> bool:
+        """It accepts writes."""
         return bool(self.fact("writable"))
 
     @property
     def in_recovery(self) -> bool:
+        """It runs as a replica."""
         return self.running and self.fact("role") == "replica"
 
     @property
     def streaming(self) -> bool:
+        """Its WAL receiver streams."""
         return self.fact("upstream", "status") == "streaming"
 
     @property
@@ -94,14 +98,14 @@ class Operation:
     verb: str
     state: str
     token: int
-    plan_id: Optional[str] = None
-    source: Optional[str] = None
-    target: Optional[str] = None
+    plan_id: str | None = None
+    source: str | None = None
+    target: str | None = None
     operator: str = ""
-    lease_until: Optional[float] = None
+    lease_until: float | None = None
     started: str = ""
-    finished: Optional[str] = None
-    decisions: Optional[dict[str, Any]] = None
+    finished: str | None = None
+    decisions: dict[str, Any] | None = None
 
     @property
     def open(self) -> bool:
@@ -127,17 +131,17 @@ class Herd:
     lead: str
     members: tuple[Member, ...]
     protected: bool = False
-    vhost: Optional[str] = None
-    hold_reason: Optional[str] = None
+    vhost: str | None = None
+    hold_reason: str | None = None
     missing: tuple[str, ...] = ()
-    operation: Optional[Operation] = None
-    last_failover: Optional[Operation] = None
+    operation: Operation | None = None
+    last_failover: Operation | None = None
     held: str = ""
     registry_error: str = ""
-    dns: Optional[dict[str, Any]] = None
+    dns: dict[str, Any] | None = None
     now: float = field(default=0.0)
 
-    def member(self, name: Optional[str]) -> Optional[Member]:
+    def member(self, name: str | None) -> Member | None:
         """The member of that inventory name, or None."""
         for member in self.members:
             if member.name == name:

@@ -23,7 +23,7 @@ _ALIGNMENT = 8
 
 
 def parse_lsn(text: str) -> int:
-    """"0/3000060" -> bytes. Raises OperatorError BAD_LSN for anything else."""
+    """ "0/3000060" -> bytes. Raises OperatorError BAD_LSN for anything else."""
     match = _LSN.match(text)
     if not match:
         raise OperatorError("BAD_LSN", f"{text!r} is not a WAL position such as 0/3000060.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Choice, Wishes, choose
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import (
@@ -55,7 +55,7 @@ class Move:
 
     name: str
     action: str
-    upstream: Optional[str] = None
+    upstream: str | None = None
 
 
 def plan_failover(herd: Herd, wishes: Wishes, confirm: str = "") -> dict[str, Any]:
@@ -77,7 +77,7 @@ def plan_failover(herd: Herd, wishes: Wishes, confirm: str = "") -> dict[str, An
     return _document(herd, stage, choice, verdicts, dns, moves, wishes)
 
 
-def _choice(herd: Herd, stage: Stage, wishes: Wishes) -> tuple[Choice, Optional[Verdict]]:
+def _choice(herd: Herd, stage: Stage, wishes: Wishes) -> tuple[Choice, Verdict | None]:
     if stage.name != SWITCH or stage.source is None or len(herd.writable) != 1:
         return Choice(), None
     if herd.writable[0].name != stage.source.name:
@@ -93,7 +93,7 @@ def _moves(herd: Herd, stage: Stage, target: Member) -> list[Move]:
     return [_move(member, source, target) for member in sorted(herd.members, key=lambda member: member.name)]
 
 
-def _move(member: Member, source: Optional[str], target: Member) -> Move:
+def _move(member: Member, source: str | None, target: Member) -> Move:
     if member.name == target.name:
         return Move(member.name, "promote")
     if member.detached or not member.reachable or member.status == "absent":
@@ -110,7 +110,7 @@ def _move(member: Member, source: Optional[str], target: Member) -> Move:
     return Move(member.name, "verify" if keeps else "follow", upstream)
 
 
-def _dns_change(herd: Herd, wishes: Wishes, target: Member) -> Optional[dict[str, Any]]:
+def _dns_change(herd: Herd, wishes: Wishes, target: Member) -> dict[str, Any] | None:
     probe = herd.dns
     if wishes.dns == "skip" or not herd.vhost or not probe or probe.get("error"):
         return None
@@ -124,7 +124,7 @@ def _dns_change(herd: Herd, wishes: Wishes, target: Member) -> Optional[dict[str
     }
 
 
-def _slots(herd: Herd, stage: Stage, moves: Iterable[Move]) -> list[str]:
+def _slots(herd: Herd, moves: Iterable[Move]) -> list[str]:
     """Names of the physical slots that followers use on the old primary and will need on the new one."""
     names = []
     for move in moves:
@@ -141,7 +141,7 @@ def _document(
     stage: Stage,
     choice: Choice,
     verdicts: list[Verdict],
-    dns: Optional[dict[str, Any]],
+    dns: dict[str, Any] | None,
     moves: list[Move],
     wishes: Wishes,
 ) -> dict[str, Any]:
@@ -167,11 +167,10 @@ def _document(
         "runners_up": [asdict(lost) for lost in choice.runners_up],
         "dns": dns,
         "moves": [asdict(move) for move in moves],
-        "slots": _slots(herd, stage, moves),
+        "slots": _slots(herd, moves),
         "verdicts": [verdict.as_dict() for verdict in most_severe_first(verdicts)],
         "accepted": sorted(
-            {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable}
-            & set(wishes.accept)
+            {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable} & set(wishes.accept)
         ),
         "rehearsal": [],
         "token_floor": herd.highest_token,
@@ -194,7 +193,9 @@ def add_rehearsal(plan: dict[str, Any], verdicts: Iterable[Verdict], wishes: Wis
         "outcome": REFUSE if refused else plan["outcome"],
         "verdicts": [verdict.as_dict() for verdict in every],
         "rehearsal": [verdict.as_dict() for verdict in found],
-        "accepted": sorted(set(plan["accepted"]) | {verdict.code for verdict in found if verdict.code in wishes.accept}),
+        "accepted": sorted(
+            set(plan["accepted"]) | {verdict.code for verdict in found if verdict.code in wishes.accept}
+        ),
     }
     return {**merged, "decisions": decisions(merged)}
 
@@ -223,7 +224,7 @@ def _canonical(value: Any) -> Any:
 
 
 def plan_id(plans: Iterable[dict[str, Any]]) -> str:
-    """"p" and eight hex digits over the decisions for all herds. A leading letter keeps it a string in YAML."""
+    """ "p" and eight hex digits over the decisions for all herds. A leading letter keeps it a string in YAML."""
     # What was agreed to for a herd stays part of the id while that herd goes through it, so that the command which
     # was interrupted half way through forty herds gives the same id again.
     rows = [plan["agreed"] or decisions(plan) for plan in plans]
@@ -251,17 +252,15 @@ def dns_done(plan: dict[str, Any]) -> bool:
     return bool(dns) and same_dns_value(dns["from"], dns["to"])
 
 
-def roles_after(plan: dict[str, Any], servers: dict[str, str]) -> dict[str, dict[str, Optional[str]]]:
+def roles_after(plan: dict[str, Any], servers: dict[str, str]) -> dict[str, dict[str, str | None]]:
     """The roles to record once the plan is done: server -> role and upstream_server.
 
     servers: inventory name -> server name.
     """
-    roles: dict[str, dict[str, Optional[str]]] = {}
+    roles: dict[str, dict[str, str | None]] = {}
     for move in plan["moves"]:
         if move["action"] == "promote":
             roles[servers[move["name"]]] = {"role": "primary", "upstream_server": None}
         elif move["action"] != "leave":
             roles[servers[move["name"]]] = {"role": "replica", "upstream_server": servers.get(move["upstream"] or "")}
     return roles
-
-

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def human_bytes(count: Optional[int]) -> str:
+def human_bytes(count: int | None) -> str:
     """1536 -> "1.5 kB", with PostgreSQL's unit names (kB is 1024 bytes); "?" for unknown."""
     if count is None:
         return "?"
@@ -22,7 +20,7 @@ def human_bytes(count: Optional[int]) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def human_seconds(seconds: Optional[float]) -> str:
+def human_seconds(seconds: float | None) -> str:
     """75.0 -> "1 min 15 s"; "?" for unknown."""
     if seconds is None:
         return "?"

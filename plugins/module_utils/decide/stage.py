@@ -10,7 +10,6 @@ what the dead run meant to do next. Private to the collection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member, Operation
 
@@ -36,9 +35,9 @@ class Stage:
 
     name: str
     why: str
-    source: Optional[Member] = None
-    target: Optional[Member] = None
-    operation: Optional[Operation] = None
+    source: Member | None = None
+    target: Member | None = None
+    operation: Operation | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def closed_failovers(herd: Herd) -> list[Operation]:
     return [operation for operation in closed if operation.verb == "failover"]
 
 
-def begun_failover(herd: Herd) -> Optional[Operation]:
+def begun_failover(herd: Herd) -> Operation | None:
     """The failover that was begun and not closed: the registry's record or a host's, whichever token is higher.
 
     Hosts are asked too, because a run without the registry leaves its record only there.
@@ -106,7 +105,7 @@ def begun_failover(herd: Herd) -> Optional[Operation]:
     return max(records, key=lambda operation: operation.token, default=None)
 
 
-def finished_failover(herd: Herd) -> Optional[Operation]:
+def finished_failover(herd: Herd) -> Operation | None:
     """The newest failover that ended as done."""
     done = [operation for operation in closed_failovers(herd) if operation.state == "done"]
     return max(done, key=lambda operation: operation.token, default=None)

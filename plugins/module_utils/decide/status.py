@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import replay_lag
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
@@ -39,7 +39,7 @@ def herd_status(herd: Herd, whole: bool, max_lag: int) -> dict[str, Any]:
     }
 
 
-def upstream_name(herd: Herd, member: Member) -> Optional[str]:
+def upstream_name(herd: Herd, member: Member) -> str | None:
     """The member that this one streams from, as an inventory name; its host and port when that is no member."""
     for other in herd.members:
         if other.name != member.name and member.streams_from(other):
@@ -48,7 +48,7 @@ def upstream_name(herd: Herd, member: Member) -> Optional[str]:
     return f"{host}:{member.fact('upstream', 'port') or 5432}" if host else None
 
 
-def lag_of(primary: Optional[Member], member: Member) -> Optional[int]:
+def lag_of(primary: Member | None, member: Member) -> int | None:
     """Bytes that a replica has still to replay: from the primary's position, else from what it has received itself."""
     if not member.in_recovery:
         return None
@@ -57,7 +57,7 @@ def lag_of(primary: Optional[Member], member: Member) -> Optional[int]:
     return member.fact("positions", "replay_lag_bytes")
 
 
-def _row(herd: Herd, member: Member, primary: Optional[Member]) -> dict[str, Any]:
+def _row(herd: Herd, member: Member, primary: Member | None) -> dict[str, Any]:
     role = member.fact("role")
     return {
         "instance": member.name,
@@ -88,7 +88,7 @@ def _state(member: Member) -> str:
     return member.status
 
 
-def _problems(herd: Herd, primary: Optional[Member], whole: bool, max_lag: int) -> Iterator[Verdict]:
+def _problems(herd: Herd, primary: Member | None, whole: bool, max_lag: int) -> Iterator[Verdict]:
     yield from _herd_problems(herd, whole)
     for member in herd.members:
         yield from _member_problems(herd, member, primary, max_lag)
@@ -98,7 +98,10 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
     if len(herd.writable) > 1:
         names = ", ".join(member.name for member in herd.writable)
         yield Verdict(
-            "SPLIT_BRAIN", REFUSE, herd.name, f"{len(herd.writable)} members accept writes: {names}",
+            "SPLIT_BRAIN",
+            REFUSE,
+            herd.name,
+            f"{len(herd.writable)} members accept writes: {names}",
             "Stop the one that must not, and keep its data directory until the difference is understood.",
         )
     if whole and not herd.writable:
@@ -106,14 +109,18 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
     if len(herd.writable) == 1 and herd.writable[0].role != "primary":
         recorded = [member.name for member in herd.members if member.role == "primary"]
         yield Verdict(
-            "PRIMARY_MISMATCH", REFUSE, herd.name,
+            "PRIMARY_MISMATCH",
+            REFUSE,
+            herd.name,
             f"{herd.writable[0].name} accepts writes, {', '.join(recorded) or 'none'} is on record as primary",
             "Where that is right, correct the record; where it is not, find out who promoted it.",
         )
     if herd.operation and herd.operation.open:
         operation = herd.operation
         yield Verdict(
-            "OPERATION_OPEN", WARN, herd.name,
+            "OPERATION_OPEN",
+            WARN,
+            herd.name,
             f"a {operation.verb} from {operation.source} to {operation.target} by {operation.operator} is not finished",
             "If its run is dead, run the same command again.",
         )
@@ -125,13 +132,16 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
         )
 
 
-def _member_problems(herd: Herd, member: Member, primary: Optional[Member], max_lag: int) -> Iterator[Verdict]:
+def _member_problems(herd: Herd, member: Member, primary: Member | None, max_lag: int) -> Iterator[Verdict]:
     if not member.reachable:
         yield Verdict("UNREACHABLE", REFUSE, member.name, member.error, "See to its host and to ssh.")
         return
     if member.fact("identity_problem"):
         yield Verdict(
-            "WRONG_SERVER", REFUSE, member.name, str(member.fact("identity_problem")),
+            "WRONG_SERVER",
+            REFUSE,
+            member.name,
+            str(member.fact("identity_problem")),
             "Correct port or data directory in the record.",
         )
     if member.fact("sql_error"):
@@ -145,24 +155,33 @@ def _member_problems(herd: Herd, member: Member, primary: Optional[Member], max_
     identifiers = {other.fact("system_identifier") for other in herd.members if other.writable}
     if identifiers and member.fact("system_identifier") not in identifiers:
         yield Verdict(
-            "OTHER_CLUSTER", REFUSE, member.name, "its system identifier is not that of the primary",
+            "OTHER_CLUSTER",
+            REFUSE,
+            member.name,
+            "its system identifier is not that of the primary",
             "It is another database: correct the record.",
         )
     if member.in_recovery:
         yield from _replica_problems(herd, member, primary, max_lag)
 
 
-def _replica_problems(herd: Herd, member: Member, primary: Optional[Member], max_lag: int) -> Iterator[Verdict]:
+def _replica_problems(herd: Herd, member: Member, primary: Member | None, max_lag: int) -> Iterator[Verdict]:
     if not member.streaming:
         yield Verdict(
-            "NOT_STREAMING", REFUSE, member.name, f"no WAL receiver streams from {upstream_name(herd, member) or '?'}",
+            "NOT_STREAMING",
+            REFUSE,
+            member.name,
+            f"no WAL receiver streams from {upstream_name(herd, member) or '?'}",
             "See its log; its upstream may be gone or on another timeline.",
         )
     recorded = herd.member(member.upstream)
     if recorded is not None and not member.streams_from(recorded):
         yield Verdict(
-            "WRONG_UPSTREAM", WARN, member.name,
-            f"it streams from {upstream_name(herd, member) or '?'}, {recorded.name} is on record", "",
+            "WRONG_UPSTREAM",
+            WARN,
+            member.name,
+            f"it streams from {upstream_name(herd, member) or '?'}, {recorded.name} is on record",
+            "",
         )
     if member.fact("replay_paused"):
         yield Verdict("REPLAY_PAUSED", WARN, member.name, "replay is paused", "SELECT pg_wal_replay_resume()")
@@ -170,7 +189,10 @@ def _replica_problems(herd: Herd, member: Member, primary: Optional[Member], max
     followed = member.fact("upstream", "receiver_timeline") or member.fact("timeline")
     if timeline and followed and followed != timeline:
         yield Verdict(
-            "TIMELINE", REFUSE, member.name, f"it is on timeline {followed}, the primary on {timeline}",
+            "TIMELINE",
+            REFUSE,
+            member.name,
+            f"it is on timeline {followed}, the primary on {timeline}",
             "It has to follow the new primary, or be resynchronized.",
         )
     lag = lag_of(primary, member)

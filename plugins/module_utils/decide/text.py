@@ -36,9 +36,7 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         lines.append(f"  resumes: {printable(plan['why'])}")
     if plan["target"]:
         lines.append(f"  promoted because: {printable(plan['target_why'])}")
-    lines += [
-        f"  not {printable(lost['name'])}: {printable(lost['reason'])}" for lost in plan["runners_up"]
-    ]
+    lines += [f"  not {printable(lost['name'])}: {printable(lost['reason'])}" for lost in plan["runners_up"]]
     if plan["dns"]:
         dns = plan["dns"]
         lines.append(
@@ -80,8 +78,10 @@ def outcome_lines(outcomes: Sequence[dict[str, Any]]) -> list[str]:
     rows = sorted(outcomes, key=lambda row: (order.get(row["outcome"], 9), row["herd"]))
     return table(
         ("HERD", "OUTCOME", "WITHOUT PRIMARY", "WHAT"),
-        [(row["herd"], row["outcome"], human_seconds(row.get("gap_s")) if row.get("gap_s") else "-", row["reason"])
-         for row in rows],
+        [
+            (row["herd"], row["outcome"], human_seconds(row.get("gap_s")) if row.get("gap_s") else "-", row["reason"])
+            for row in rows
+        ],
     )
 
 
@@ -102,8 +102,10 @@ def status_lines(herds: Iterable[dict[str, Any]]) -> list[str]:
     instances = sum(len(herd["members"]) for herd in ordered)
     lines += [
         "",
-        f"{len(ordered)} herds, {instances} instances: {counts[OK]} ok, {counts['warn']} with warnings, "
-        f"{counts['refuse']} with problems",
+        (
+            f"{len(ordered)} herds, {instances} instances: {counts[OK]} ok, {counts['warn']} with warnings, "
+            f"{counts['refuse']} with problems"
+        ),
     ]
     return lines
 

@@ -51,7 +51,11 @@ def facts(role: str, upstream: str | None = None, position: str = "0/5000060") -
         "upstream": None
         if primary
         else {
-            "host": upstream, "port": 5432, "user": "replicator", "slot": None, "status": "streaming",
+            "host": upstream,
+            "port": 5432,
+            "user": "replicator",
+            "slot": None,
+            "status": "streaming",
             "receiver_timeline": 1,
         },
         "replicas": [],
@@ -84,8 +88,14 @@ def member(server: str, role: str = "replica", upstream_server: str | None = "ch
 def dns(value: str = "10.10.0.11", **changes: Any) -> dict[str, Any]:
     """A vhost as its probe returns it."""
     return {
-        "record": "trading.example.com", "type": "A", "values": [value], "ttl": 30, "key_ok": True, "error": None,
-        "servers": [{"server": "ns1", "values": [value], "error": None}], **changes,
+        "record": "trading.example.com",
+        "type": "A",
+        "values": [value],
+        "ttl": 30,
+        "key_ok": True,
+        "error": None,
+        "servers": [{"server": "ns1", "values": [value], "error": None}],
+        **changes,
     }
 
 
@@ -115,8 +125,9 @@ def with_fact(herd: Herd, name: str, value: Any, *path: str) -> Herd:
             for key in path[:-1]:
                 inner = inner[key]
             inner[path[-1]] = value
-            one = replace(one, facts=changed)
-        members.append(one)
+            members.append(replace(one, facts=changed))
+        else:
+            members.append(one)
     return replace(herd, members=tuple(members))
 
 
@@ -146,8 +157,13 @@ def promoted(herd: Herd, name: str) -> Herd:
 
 
 def claimed(
-    herd: Herd, names: tuple[str, ...], token: int = 1, closed: str | None = None, plan: str = "p00000001",
-    target: str = FAR, decisions: dict[str, Any] | None = None,
+    herd: Herd,
+    names: tuple[str, ...],
+    token: int = 1,
+    closed: str | None = None,
+    plan: str = "p00000001",
+    target: str = FAR,
+    decisions: dict[str, Any] | None = None,
 ) -> Herd:
     """The herd with an operation's record on the hosts of those members."""
     record = {
@@ -155,7 +171,11 @@ def claimed(
         "closed": closed,
         "lease_until": 0.0,
         "operation": {
-            "verb": "failover", "plan_id": plan, "from": PRIMARY, "to": target, "operator": "ada",
+            "verb": "failover",
+            "plan_id": plan,
+            "from": PRIMARY,
+            "to": target,
+            "operator": "ada",
             "decisions": decisions,
         },
     }

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import CHECKS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Operation
@@ -22,8 +26,6 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import (
     roles_after,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, Verdict
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .herds import (
     FAR,
@@ -67,7 +69,11 @@ def test_a_healthy_herd_goes_to_the_other_data_center() -> None:
         FAR: ("promote", None),
     }
     assert decided["dns"] == {
-        "record": "trading.example.com", "type": "A", "ttl": 30, "from": "10.10.0.11", "to": "10.20.0.11",
+        "record": "trading.example.com",
+        "type": "A",
+        "ttl": 30,
+        "from": "10.10.0.11",
+        "to": "10.20.0.11",
     }
     assert decided["runners_up"][0]["name"] == NEAR
     assert "another data center" in decided["runners_up"][0]["reason"]
@@ -89,14 +95,16 @@ REFUSED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
     "NO_ANSWER": (lambda: with_fact(healthy(), NEAR, "timed out", "sql_error"), {}),
     "NO_CANDIDATE": (lambda: healthy(members=(member("chi-db1", "primary"),)), {}),
     "FOLLOWER_PINNED": (
-        lambda: with_fact(healthy(), NEAR, "1", "settings", "recovery_target_timeline"), {},
+        lambda: with_fact(healthy(), NEAR, "1", "settings", "recovery_target_timeline"),
+        {},
     ),
     "STANDBY_SETTINGS": (lambda: with_fact(healthy(), PRIMARY, 50, "settings", "max_connections"), {}),
     "DNS_REFUSED": (lambda: healthy(dns=dns(error="DNS_KEY_REFUSED", reason="refused")), {}),
     "DNS_CHANGED": (lambda: healthy(dns=dns("192.0.2.7")), {}),
     "DNS_NO_TARGET": (lambda: with_member(healthy(), FAR, address="nyc-db1"), {}),
     "DNS_SILENT": (
-        lambda: healthy(dns=dns(servers=[{"server": "ns2", "values": [], "error": "timed out"}])), {},
+        lambda: healthy(dns=dns(servers=[{"server": "ns2", "values": [], "error": "timed out"}])),
+        {},
     ),
     "PROGRAM_MISSING": (lambda: with_fact(healthy(), FAR, None, "programs", "pg_waldump"), {}),
     "CANDIDATE_UNKNOWN": (healthy, {"candidate": "elsewhere"}),
@@ -108,7 +116,8 @@ WARNED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
     "DNS_SKIPPED": (healthy, {"dns": "skip"}),
     "DNS_TTL_LONG": (lambda: healthy(dns=dns(ttl=3600)), {}),
     "MEMBER_LEFT": (
-        lambda: unreachable(promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, FAR))), FAR), NEAR), {},
+        lambda: unreachable(promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, FAR))), FAR), NEAR),
+        {},
     ),
     "BINARY_DIFFERS": (lambda: with_fact(healthy(), NEAR, "15.19", "binary_version"), {}),
 }
@@ -225,7 +234,9 @@ def test_a_cascade_below_the_candidate_keeps_it() -> None:
 
 
 def test_a_candidate_that_is_a_cascade_turns_its_upstream_round() -> None:
-    herd = healthy(members=(member("chi-db1", "primary"), member("chi-db2"), member("nyc-db1", upstream_server="chi-db2")))
+    herd = healthy(
+        members=(member("chi-db1", "primary"), member("chi-db2"), member("nyc-db1", upstream_server="chi-db2"))
+    )
     decided = plan(herd)
     assert decided["target"] == FAR
     assert actions(decided)[NEAR] == ("follow", FAR)
@@ -298,7 +309,9 @@ def test_a_failed_rehearsal_refuses_before_anything_stops() -> None:
     taken = add_rehearsal(plan(healthy()), [bad], Wishes(accept=("WAY_BACK",)))
     assert taken["outcome"] == "go" and taken["accepted"] == ["WAY_BACK"]
     # The second look rehearses nothing; with the first one's findings it decides the same.
-    again = add_rehearsal(plan(healthy()), [Verdict(**found) for found in taken["rehearsal"]], Wishes(accept=("WAY_BACK",)))
+    again = add_rehearsal(
+        plan(healthy()), [Verdict(**found) for found in taken["rehearsal"]], Wishes(accept=("WAY_BACK",))
+    )
     assert changed_decisions(taken, again) == []
 
 
@@ -330,16 +343,18 @@ def test_no_two_codes_are_alike() -> None:
     assert len({check.code for check in CHECKS}) == len(CHECKS)
 
 
-_FACTS = st.sampled_from([
-    lambda herd, name: unreachable(herd, name),
-    lambda herd, name: with_fact(herd, name, True, "replay_paused"),
-    lambda herd, name: stopped(herd, name),
-    lambda herd, name: promoted(herd, name),
-    lambda herd, name: with_fact(herd, name, ["standby.signal"], "signal_files"),
-    lambda herd, name: with_fact(herd, name, "8", "system_identifier"),
-    lambda herd, name: claimed(herd, (name,), token=3),
-    lambda herd, name: claimed(herd, (name,), token=3, closed="done"),
-])
+_FACTS = st.sampled_from(
+    [
+        unreachable,
+        lambda herd, name: with_fact(herd, name, True, "replay_paused"),
+        stopped,
+        promoted,
+        lambda herd, name: with_fact(herd, name, ["standby.signal"], "signal_files"),
+        lambda herd, name: with_fact(herd, name, "8", "system_identifier"),
+        lambda herd, name: claimed(herd, (name,), token=3),
+        lambda herd, name: claimed(herd, (name,), token=3, closed="done"),
+    ]
+)
 
 
 @given(st.lists(st.tuples(_FACTS, st.sampled_from([PRIMARY, NEAR, FAR])), max_size=4))

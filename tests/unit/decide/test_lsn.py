@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.elephaas.herd.plugins.module_utils.decide import lsn
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import lsn
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -9,6 +9,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_a_password_does_not_name_the_file(one: str, other: str) -> None:
 
 
 def test_each_registry_has_its_own_file() -> None:
-    wanted = [
+    wanted: list[tuple[dict[str, Any], dict[str, str]]] = [
         ({}, {}),
         ({"dsn": "host=a"}, {}),
         ({"dsn": "host=b"}, {}),
