@@ -121,7 +121,7 @@ def _become_root(argv: list[str]) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(dict(os.environ), file)
     launcher = str(Path(__file__).resolve().parent.parent / "main.py")
-    os.execv(sudo, [sudo, "-n", "--", sys.executable, launcher, _ENVIRONMENT, name, *argv])  # noqa: S606
+    os.execv(sudo, [sudo, "-n", "--", sys.executable, launcher, _ENVIRONMENT, name, *argv])
 
 
 def _take_environment(path: Path) -> None:

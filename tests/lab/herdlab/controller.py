@@ -58,6 +58,10 @@ StrictHostKeyChecking yes
 IdentityFile "{folder}/id_ed25519"
 IdentitiesOnly yes
 BatchMode yes
+ConnectTimeout 5
+# A shared connection to a server that lost its power would swallow every later command, and wait for ever.
+ServerAliveInterval 3
+ServerAliveCountMax 2
 ControlMaster auto
 ControlPersist 60s
 ControlPath {sockets}/%C
@@ -146,7 +150,7 @@ def execute(state: State, plan: Plan, argv: Sequence[str]) -> int:
         os.setuid(uid)
         settings.update({"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name})
     try:
-        os.execvpe(argv[0], list(argv), settings)  # noqa: S606
+        os.execvpe(argv[0], list(argv), settings)
     except FileNotFoundError:
         print(f"lab: {argv[0]}: no such command")
         return 127

@@ -148,7 +148,7 @@ def _boot(state: State, host: Host, report: int) -> int:
         os.dup2(log, 2)
         sshd = path_of("sshd")
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        os.execve(sshd, [sshd, "-D", "-e", "-f", "/run/herdlab/sshd_config"], environment)  # noqa: S606
+        os.execve(sshd, [sshd, "-D", "-e", "-f", "/run/herdlab/sshd_config"], environment)
     except (OSError, LabError) as error:
         os.write(report, str(error).encode())
     return 1
@@ -167,13 +167,14 @@ def _mount_private(state: State, host: Host) -> None:
         kernel.mount(f"fs{path}", path, flags=kernel.BIND)
     for file in _ETC:
         bind_file(f"etc/{file}", f"/etc/{file}")
-    for path, mode in (("/run/herdlab", 0o755), ("/run/sshd", 0o755), ("/run/named", 0o1777), ("/run/lock", 0o1777)):
-        os.mkdir(path)
-        os.chmod(path, mode)
+    folders = {"/run/herdlab": 0o755, "/run/sshd": 0o755, "/run/named": 0o1777, "/run/lock": 0o1777}
+    for folder, bits in folders.items():
+        os.mkdir(folder)
+        os.chmod(folder, bits)
     os.mkdir("/run/postgresql")
     os.chown("/run/postgresql", uid, gid)
     # As Debian has it: several clusters with different owners may share the socket directory.
-    os.chmod("/run/postgresql", 0o2775)  # noqa: S103
+    os.chmod("/run/postgresql", 0o2775)
     kernel.mount("boot", "/run/herdlab", flags=kernel.BIND)
     # What is left of the machine's own file system cannot be written to: a host leaves nothing on it.
     hidden = {"/dev", "/proc", "/sys", *_VOLATILE, *own, *(f"/etc/{file}" for file in _ETC)}

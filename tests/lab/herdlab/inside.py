@@ -41,24 +41,24 @@ def do_run(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     return controller.execute(state, plan, _command_line(arguments))
 
 
-def do_exec(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_exec(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """A command on a server."""
     return hosts.attached(plan.host(arguments.server), _command_line(arguments), arguments.user)
 
 
-def do_sql(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_sql(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """SQL on an instance."""
     sys.stdout.write(postgres.query(plan, plan.instance(arguments.instance), arguments.sql, arguments.db))
     return 0
 
 
-def do_dig(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_dig(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """A question to the lab's DNS."""
     sys.stdout.write(dns.ask(plan, arguments.name, arguments.type, arguments.server))
     return 0
 
 
-def do_poweroff(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_poweroff(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """Cut the power."""
     hosts.power_off(plan.host(arguments.server))
     return 0
@@ -84,25 +84,25 @@ def do_poweron(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def do_partition(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_partition(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """Cable out."""
     network.cut(plan.host(arguments.server))
     return 0
 
 
-def do_heal(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_heal(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """Cable in."""
     network.join(plan.host(arguments.server))
     return 0
 
 
-def do_registry(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_registry(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """The registry's PostgreSQL."""
     (registry.stop if arguments.what == "stop" else registry.start)(plan)
     return 0
 
 
-def do_dns(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_dns(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """The DNS servers."""
     for number in [arguments.server] if arguments.server else [1, 2]:
         (dns.stop if arguments.what == "stop" else dns.start)(plan, number)
@@ -121,7 +121,7 @@ def do_writer(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def do_status(state: State, plan: Plan, arguments: argparse.Namespace) -> int:  # noqa: ARG001
+def do_status(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """Hosts and instances, one a line."""
     print(f"state folder {state.root}; registry {plan.registry}; DNS {' '.join(plan.dns)}")
     for host in plan.hosts:

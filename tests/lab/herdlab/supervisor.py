@@ -60,7 +60,7 @@ def start(state: Path, log: Path, timeout: float = 10.0) -> int:
         for directory, mode in (("/run", "0755"), ("/dev/shm", "1777")):
             kernel.tmpfs(directory, mode)
         RUN.mkdir()
-        os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(state)])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(state)])
 
     child = os.fork()
     if child == 0:

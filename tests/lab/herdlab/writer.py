@@ -178,7 +178,7 @@ class Writer:
     def _read(self, connection: Any, run: str) -> set[int]:
         with connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_is_in_recovery(), host(inet_server_addr())")
-            in_recovery, address = cursor.fetchone()
+            ((in_recovery, address),) = cursor.fetchall()
             if in_recovery:
                 raise LabError(f"the vhost {self._herd['vhost']} leads to {address}, which is a replica")
             cursor.execute("SELECT n FROM lab_writes WHERE run = %s", (run,))

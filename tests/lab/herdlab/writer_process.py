@@ -123,7 +123,7 @@ class Writer:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(_WHERE)
-                in_recovery, address, timeline = cursor.fetchone()
+                ((in_recovery, address, timeline),) = cursor.fetchall()
                 if in_recovery:
                     raise psycopg2.OperationalError(f"{address} is a replica")
         except (psycopg2.Error, dns.exception.DNSException) as error:
