@@ -207,17 +207,27 @@ class MovingFleet(Lab):
     # --- what the servers say ---------------------------------------------------------------------
 
     def members(self, herd: str) -> dict[str, Member]:
+        """Every member of a herd, by server; fails when one does not answer."""
+        found = self.members_that_answer(herd)
+        assert sorted(found) == sorted(servers_of(herd)), f"of {herd} only {sorted(found)} answer"
+        return found
+
+    def members_that_answer(self, herd: str) -> dict[str, Member]:
         """Every member of a herd that runs, by server."""
         addresses = {server["address"]: name for name, server in FLEET["servers"].items()}
         found = {}
         for server in servers_of(herd):
-            recovery, timeline, sender = self.sql(
-                f"{herd}@{server}",
+            answer = self(
+                "sql", f"{herd}@{server}",
                 "SELECT pg_is_in_recovery(),"
                 " coalesce((SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'),"
                 " CASE WHEN NOT pg_is_in_recovery() THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))"
                 "::bit(32)::int END, 0), coalesce((SELECT sender_host FROM pg_stat_wal_receiver), '')",
-            ).split("|")
+                check=False,
+            )  # fmt: skip
+            if answer.returncode:
+                continue
+            recovery, timeline, sender = answer.stdout.rstrip("\n").split("|")
             found[server] = Member(server, recovery == "f", int(timeline), addresses.get(sender))
         return found
 
