@@ -43,6 +43,13 @@ options:
   slot:
     description: Replication slot on the upstream. If not set, the present setting stays; an empty string takes it away.
     type: str
+  drop_slots:
+    description:
+      - Physical replication slots of its own to drop once it streams, where nobody uses them. A former primary would otherwise keep
+        WAL for replicas that have left it, until its disk is full.
+    type: list
+    elements: str
+    default: []
   application_name:
     description: Name under which it connects. If not set, the present one.
     type: str
@@ -156,6 +163,7 @@ def main() -> None:
             upstream_user={"type": "str"},
             slot={"type": "str"},
             application_name={"type": "str"},
+            drop_slots={"type": "list", "elements": "str", "default": []},
             expected_timeline={"type": "int"},
             wait_s={"type": "int", "default": 60},
             **RELEASE_OPTIONS,

@@ -148,6 +148,9 @@ def _started(
     target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
 ) -> tuple[dict[str, float], list[str]]:
     refuse_writable_start(facts)
+    if target.token is not None:
+        # The undo of a failover: an operation that was overtaken must not start a primary beside the new one.
+        require_token(store, target, check_mode)
     did = [f"started it as a {facts['role']}"]
     if check_mode:
         return {}, did

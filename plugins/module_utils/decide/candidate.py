@@ -117,6 +117,11 @@ def _unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wi
             and f"it streams from {replica.fact('upstream', 'host')}:{replica.fact('upstream', 'port')}, "
             f"the record says {upstream.name}",
         ),
+        (
+            "CASCADED",
+            not replica.streams_from(primary)
+            and "it does not stream from the primary itself, so it cannot see that the primary's last record was the last",
+        ),
         ("REPLAY_PAUSED", replica.fact("replay_paused") and "its replay is paused"),
         ("RECOVERY_TARGET", targets and f"it has a recovery target: {', '.join(targets)}"),
         ("APPLY_DELAY", delay and f"recovery_min_apply_delay is {human_seconds(delay / 1000)}"),
@@ -215,7 +220,6 @@ def _preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[A
         (0 if member.datacenter != primary.datacenter else 1, "stands in another data center than the primary"),
         (-member.priority, f"has the higher priority {member.priority}"),
         (0 if row.get("sync_state") in ("sync", "quorum") else 1, "is synchronous"),
-        (0 if member.streams_from(primary) else 1, "streams from the primary itself"),
         (member.name, "goes first by name"),
     ]
 

@@ -11,6 +11,7 @@ about it and whether it may be accepted is the row's, so that it is said in one 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Tuple
 
@@ -229,6 +230,40 @@ def _number(value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError):
         return None
+
+
+def _logical_slots(situation: Situation) -> Iterator[Finding]:
+    primary = situation.primary
+    names = [
+        slot["name"] for slot in (primary.fact("slots") if primary else None) or [] if slot.get("type") == "logical"
+    ]
+    if primary is not None and names:
+        yield primary.name, f"it has logical replication slots, which stay behind: {', '.join(sorted(names))}"
+
+
+def _sync_standbys(situation: Situation) -> Iterator[Finding]:
+    candidate = situation.candidate
+    wanted = str(candidate.fact("settings", "synchronous_standby_names") or "").strip() if candidate else ""
+    if not candidate or not wanted:
+        return
+    # Any standby will do ("*", or a number of any): those that will stream count. Names are another matter: who uses
+    # which application_name towards the new primary shows only once it streams from there.
+    anyone = re.match(r"\A(?:(?:ANY|FIRST)?\s*(\d+)\s*\(\s*\*\s*\)|\*)\Z", wanted, re.IGNORECASE)
+    followers = [member for member in situation.replicas_to_be if member.running]
+    if not anyone or int(anyone.group(1) or 1) > len(followers):
+        yield (
+            candidate.name,
+            f"synchronous_standby_names is {wanted!r}: commits hang until such a standby streams from it",
+        )
+
+
+def _left_armed(situation: Situation) -> Iterator[Finding]:
+    for member in situation.herd.members:
+        if member.writable and "standby.signal" in (member.fact("signal_files") or []):
+            yield (
+                member.name,
+                "it accepts writes, but its next start will be that of a replica: an earlier run armed it",
+            )
 
 
 def _left_stopped(situation: Situation) -> Iterator[Finding]:
@@ -515,6 +550,36 @@ CHECKS: tuple[Check, ...] = (
         "Raise the setting and restart that member first.",
         _standby_settings,
         stages=(SWITCH, PROMOTE),
+    ),
+    Check(
+        "LOGICAL_SLOTS",
+        REFUSE,
+        "Nobody depends on logical replication slots of the old primary",
+        "pg_replication_slots of the primary",
+        "Before failover slots (version 17) they do not move: a subscriber misses what is written until it is set up anew.",
+        "Move the subscribers on purpose, or say -e accept=LOGICAL_SLOTS.",
+        _logical_slots,
+        acceptable=True,
+    ),
+    Check(
+        "SYNC_STANDBYS",
+        REFUSE,
+        "The new primary can complete synchronous commits",
+        "synchronous_standby_names of the candidate",
+        "A commit that waits for a standby which is not there hangs, and no statement_timeout ends it.",
+        "Have it name standbys that will stream from the candidate, or say -e accept=SYNC_STANDBYS.",
+        _sync_standbys,
+        acceptable=True,
+        stages=(SWITCH, PROMOTE),
+    ),
+    Check(
+        "PRIMARY_ARMED",
+        WARN,
+        "The primary would restart as a primary",
+        "signal files in its data directory",
+        "A run that died after arming leaves it so; a reboot would then leave the herd without a primary.",
+        "This run arms it again. Where none is to follow, undo it with elephaas.herd.follow, state absent.",
+        _left_armed,
     ),
     Check(
         "MEMBER_STOPPED",

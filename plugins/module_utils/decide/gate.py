@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import dataclass
 from typing import Any, Sequence
@@ -38,7 +37,7 @@ def answer(plans: Sequence[dict[str, Any]], plan_id: str, confirm: str, rehearsa
         return Answer(STOP, "there is nothing to do")
     if rehearsal:
         return Answer(STOP, f"a rehearsal ends here; to do exactly this: -e confirm={plan_id}")
-    if confirm and hmac.compare_digest(confirm, plan_id):
+    if confirm == plan_id:
         return Answer(PROCEED, f"confirmed as {plan_id}")
     if confirm == "yes":
         guarded = sorted(plan["herd"] for plan in plans if plan["protected"])

@@ -125,15 +125,35 @@ def _dns_change(herd: Herd, wishes: Wishes, target: Member) -> dict[str, Any] | 
 
 
 def _slots(herd: Herd, moves: Iterable[Move]) -> list[str]:
-    """Names of the physical slots that followers use on the old primary and will need on the new one."""
+    """Names of the physical slots that followers will use on the new primary: their present ones."""
     names = []
     for move in moves:
         member = herd.member(move.name)
-        if member is not None and move.action == "follow":
-            slot = member.fact("upstream", "slot") or member.fact("settings", "primary_slot_name")
-            if slot:
-                names.append(str(slot))
+        if member is not None and move.action in ("follow", "rejoin"):
+            names += own_slots(member)
     return sorted(set(names))
+
+
+def own_slots(member: Member) -> list[str]:
+    """The slot that a member uses on its upstream, or would use as a replica."""
+    names = (member.fact("upstream", "slot"), member.fact("settings", "primary_slot_name"))
+    return sorted({str(name) for name in names if name})
+
+
+def _left_slots(herd: Herd, stage: Stage) -> list[str]:
+    """Slots of the herd's own members on the old primary. As a replica it would keep WAL for them until its disk is full."""
+    if stage.source is None:
+        return []
+    ours = {name for member in herd.members for name in own_slots(member)}
+    # A cascade that keeps streaming from the old primary's host needs its slot there.
+    kept = {
+        name
+        for member in herd.members
+        if member.upstream == stage.source.name and member.detached
+        for name in own_slots(member)
+    }
+    present = {slot["name"] for slot in stage.source.fact("slots") or [] if slot.get("type") == "physical"}
+    return sorted((ours - kept) & present)
 
 
 def _document(
@@ -168,10 +188,12 @@ def _document(
         "dns": dns,
         "moves": [asdict(move) for move in moves],
         "slots": _slots(herd, moves),
+        "left_slots": _left_slots(herd, stage),
         "verdicts": [verdict.as_dict() for verdict in most_severe_first(verdicts)],
         "accepted": sorted(
             {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable} & set(wishes.accept)
         ),
+        "armed": bool(stage.source) and "standby.signal" in (stage.source.fact("signal_files") or []),
         "rehearsal": [],
         "token_floor": herd.highest_token,
         "expected_loss_bytes": 0,

@@ -122,7 +122,9 @@ def stage_of(herd: Herd, confirm: str = "") -> Stage:
     if finished:
         target = herd.member(finished.target)
         selected_by_former_lead = finished.source == herd.lead
-        if target and target.writable and (selected_by_former_lead or (confirm and confirm == finished.plan_id)):
+        # Alone: beside a second writable member nothing is done, whatever the records say.
+        alone = target is not None and [member.name for member in herd.writable] == [target.name]
+        if target and alone and (selected_by_former_lead or (confirm and confirm == finished.plan_id)):
             return Stage(
                 DONE,
                 f"{finished.target} took over from {finished.source}"
@@ -135,11 +137,12 @@ def stage_of(herd: Herd, confirm: str = "") -> Stage:
 
 
 def _stage_of_begun(begun: Operation, source: Member, target: Member) -> Stage:
-    if target.writable and not source.writable:
-        return Stage(FINISH, MEANING[FINISH], source, target, begun)
-    if source.writable and not target.writable:
-        return Stage(SWITCH, "an earlier run began and stopped nothing", source, None, begun)
     armed = "standby.signal" in (source.fact("signal_files") or [])
+    if target.writable and not source.writable and promoted_by_waiter(target):
+        return Stage(FINISH, MEANING[FINISH], source, target, begun)
+    # A waiter that nobody can reach may still promote the moment the primary stops, whoever the next candidate is.
+    if source.writable and not target.writable and (target.reachable or not armed):
+        return Stage(SWITCH, "an earlier run began and stopped nothing", source, None, begun)
     cleanly_stopped = source.status == "stopped" and source.fact("control", "state") == "shut down"
     if target.in_recovery and cleanly_stopped and armed:
         return Stage(PROMOTE, MEANING[PROMOTE], source, target, begun)
@@ -153,11 +156,26 @@ def _stage_of_begun(begun: Operation, source: Member, target: Member) -> Stage:
     )
 
 
+def promoted_by_waiter(member: Member) -> bool:
+    """Whether its present timeline began with a promotion that a waiter asked for, with the proof in its hands.
+
+    That it accepts writes is no proof: somebody may have promoted it by hand while the old primary took writes too.
+    """
+    if not member.fact("waiter", "times", "promote_called"):
+        return False
+    # A waiter that died right after its request could not write down what came of it.
+    began = member.fact("waiter", "evidence", "timeline_new")
+    before = member.fact("waiter", "expect_timeline")
+    timeline = member.fact("timeline")
+    return timeline == began if began else bool(before and timeline and timeline > before)
+
+
 def _shown(member: Member) -> str:
     if not member.reachable:
         return "unreachable"
     if member.writable:
-        return "writable"
+        armed = "standby.signal" in (member.fact("signal_files") or [])
+        return "writable, and armed to restart as a replica" if armed else "writable, and not promoted by that failover"
     if member.in_recovery:
         return "in recovery"
     state = member.fact("control", "state")

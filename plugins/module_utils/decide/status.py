@@ -161,6 +161,14 @@ def _member_problems(herd: Herd, member: Member, primary: Member | None, max_lag
             "its system identifier is not that of the primary",
             "It is another database: correct the record.",
         )
+    if member.writable and "standby.signal" in (member.fact("signal_files") or []):
+        yield Verdict(
+            "PRIMARY_ARMED",
+            WARN,
+            member.name,
+            "it accepts writes, but its next start will be that of a replica: a failover was interrupted",
+            "Run that failover again.",
+        )
     if member.in_recovery:
         yield from _replica_problems(herd, member, primary, max_lag)
 

@@ -22,7 +22,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control imp
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import find_layout
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, literal, query
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import (
     configured,
     desired_conninfo,
@@ -34,7 +34,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby imp
     write_signal,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore, check_token
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import require_answer
 
 _POLL_S = 0.05
@@ -127,7 +127,18 @@ def following(
     elif did:
         _reload(facts, wish, target.timeout)
     _see_streaming(target, params, facts, log_file, marks)
+    did += [f"dropped the replication slot {name}" for name in _drop_slots(facts, params["drop_slots"], target.timeout)]
     return Outcome(did, wish.before, wish.after, {})
+
+
+def _drop_slots(facts: dict[str, Any], names: list[str], timeout: float) -> list[str]:
+    """Drop those physical slots that nobody uses. A replica keeps WAL for its slots too, until its disk is full."""
+    dropped = []
+    for name in names:
+        unused = f"slot_name ={literal(name)} AND slot_type = 'physical' AND NOT active"
+        if _sql(facts, f"SELECT pg_drop_replication_slot(slot_name), 'x' FROM pg_replication_slots WHERE {unused};", timeout):
+            dropped.append(name)
+    return dropped
 
 
 def _effective(facts: dict[str, Any], timeout: float) -> str:
@@ -205,7 +216,7 @@ def _see_streaming(
 
 
 def prepared(
-    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], _store: TokenStore
+    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
 ) -> Outcome:
     """From the return on, its next start is the start of a replica of the upstream."""
     stopped = facts["status"] == "stopped"
@@ -231,8 +242,12 @@ def prepared(
         store_settings(facts, wish.changes, target.timeout)
     # Last: should anything above fail, the primary is still one that restarts as a primary. Not reloaded: the
     # settings mean nothing before the next start, and a reload would apply whatever else stands in the files.
-    if not signal_present(target.data_directory):
-        write_signal(target.data_directory)
+    with store.locked():
+        # The checkpoint may have taken minutes, and the connection of whoever waits for it may be gone. A run that has
+        # been called off meanwhile must not arm a primary that nobody disarms any more.
+        check_token(store.read(), target.token)
+        if not signal_present(target.data_directory):
+            write_signal(target.data_directory)
     return Outcome(did, wish.before, wish.after, {"upstream": seen, "armed_lsn": _armed_lsn(facts, target, stopped)})
 
 

@@ -163,7 +163,10 @@ def check_claim(
     if record is None:
         return False
     stored = record["token"]
-    if token == stored and operation.get("plan_id") == record["operation"].get("plan_id"):
+    # Without the registry two runs can come to the same token, and of the same plan they have the same id: the number
+    # that each run makes up for itself tells them apart.
+    same = [operation.get(key) == record["operation"].get(key) for key in ("plan_id", "run")]
+    if token == stored and all(same):
         if record["closed"]:
             raise OperatorError(
                 "TOKEN_CLOSED",

@@ -148,12 +148,14 @@ def stopped(herd: Herd, name: str, state: str = "shut down") -> Herd:
     return with_fact(herd, name, {"state": state}, "control")
 
 
-def promoted(herd: Herd, name: str) -> Herd:
+def promoted(herd: Herd, name: str, by_waiter: bool = True) -> Herd:
     """The herd with one replica promoted."""
     herd = with_fact(herd, name, "primary", "role")
     herd = with_fact(herd, name, True, "writable")
     herd = with_fact(herd, name, None, "upstream")
-    return with_fact(herd, name, 2, "timeline")
+    herd = with_fact(herd, name, 2, "timeline")
+    waiter = {"expect_timeline": 1, "times": {"promote_called": 1.0}, "evidence": {"timeline_new": 2}}
+    return with_fact(herd, name, waiter if by_waiter else None, "waiter")
 
 
 def claimed(

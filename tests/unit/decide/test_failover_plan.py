@@ -107,6 +107,11 @@ REFUSED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
         {},
     ),
     "PROGRAM_MISSING": (lambda: with_fact(healthy(), FAR, None, "programs", "pg_waldump"), {}),
+    "LOGICAL_SLOTS": (
+        lambda: with_fact(healthy(), PRIMARY, [{"name": "etl", "type": "logical"}], "slots"),
+        {},
+    ),
+    "SYNC_STANDBYS": (lambda: with_fact(healthy(), FAR, "nyc", "settings", "synchronous_standby_names"), {}),
     "CANDIDATE_UNKNOWN": (healthy, {"candidate": "elsewhere"}),
 }
 
@@ -119,6 +124,7 @@ WARNED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
         lambda: unreachable(promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, FAR))), FAR), NEAR),
         {},
     ),
+    "PRIMARY_ARMED": (lambda: with_fact(healthy(), PRIMARY, ["standby.signal"], "signal_files"), {}),
     "BINARY_DIFFERS": (lambda: with_fact(healthy(), NEAR, "15.19", "binary_version"), {}),
 }
 
@@ -233,13 +239,51 @@ def test_a_cascade_below_the_candidate_keeps_it() -> None:
     assert actions(plan(herd))["trading_prod@nyc-db2"] == ("verify", FAR)
 
 
-def test_a_candidate_that_is_a_cascade_turns_its_upstream_round() -> None:
+def test_a_cascaded_replica_is_no_candidate() -> None:
+    # Its receiver goes on streaming from its living upstream when the primary stops: nothing tells it that this was all.
     herd = healthy(
         members=(member("chi-db1", "primary"), member("chi-db2"), member("nyc-db1", upstream_server="chi-db2"))
     )
     decided = plan(herd)
-    assert decided["target"] == FAR
-    assert actions(decided)[NEAR] == ("follow", FAR)
+    assert decided["target"] == NEAR
+    assert {lost["code"] for lost in decided["runners_up"]} == {"CASCADED"}
+    assert actions(decided)[FAR] == ("verify", NEAR)
+
+
+def test_the_old_primary_keeps_no_slots_of_those_that_left_it() -> None:
+    herd = with_fact(healthy(), NEAR, "chi_db2", "upstream", "slot")
+    slots = [{"name": "chi_db2", "type": "physical"}, {"name": "backup", "type": "physical"}]
+    assert plan(with_fact(herd, PRIMARY, slots, "slots"))["left_slots"] == ["chi_db2"]
+
+
+def test_the_old_primarys_own_slot_is_reserved_too() -> None:
+    assert plan(with_fact(healthy(), PRIMARY, "chi_db1", "settings", "primary_slot_name"))["slots"] == ["chi_db1"]
+
+
+def test_an_unreachable_candidate_whose_waiter_may_live_blocks_every_other() -> None:
+    herd = with_fact(claimed(healthy(), (PRIMARY, NEAR)), PRIMARY, ["standby.signal"], "signal_files")
+    decided = plan(unreachable(herd, FAR), accept=("MEMBER_UNREACHABLE",), candidate="chi-db2")
+    assert (decided["stage"], decided["outcome"]) == ("stuck", "refuse")
+
+
+def test_a_target_promoted_by_hand_is_not_finished_blindly() -> None:
+    herd = promoted(claimed(healthy(), (NEAR, FAR)), FAR, by_waiter=False)
+    assert plan(unreachable(herd, PRIMARY), accept=("MEMBER_UNREACHABLE",))["stage"] == "stuck"
+
+
+def test_nothing_is_done_already_beside_a_second_writable_member() -> None:
+    herd = promoted(claimed(healthy(), (FAR,), closed="done"), FAR)
+    decided = plan(herd)
+    assert decided["outcome"] == "refuse" and "SPLIT_BRAIN" in codes(decided)
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [("*", False), ("ANY 1 (*)", False), ("ANY 3 (*)", True), ("FIRST 1 (nyc)", True), ("nyc", True), ("", False)],
+)
+def test_synchronous_standbys_must_be_there(names: str, refused: bool) -> None:
+    decided = plan(with_fact(healthy(), FAR, names, "settings", "synchronous_standby_names"))
+    assert ("SYNC_STANDBYS" in codes(decided)) == refused
 
 
 def test_followers_slots_are_reserved() -> None:
