@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -269,14 +270,16 @@ class Clusters:
         for member in self.members:
             pid = member.postmaster()
             for process in member.processes():
-                os.kill(process, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
             if pid:
                 member.control("stop", "-m", "immediate", "-t", "10")
             for path in glob.glob(f"{HOME}/.elephaas/*-{member.port}.*"):
                 if path.endswith("waiter.json"):
                     record = json.loads(Path(path).read_text())
                     if record.get("pid") and "python" in _title(record["pid"]):
-                        os.kill(record["pid"], signal.SIGKILL)
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(record["pid"], signal.SIGKILL)
                 os.unlink(path)
         shutil.rmtree(self.root, ignore_errors=True)
 

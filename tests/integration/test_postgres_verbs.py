@@ -334,6 +334,18 @@ def test_a_stopped_instance_tells_what_it_was(pair: Clusters) -> None:
     assert (b.data / "standby.signal").exists()
 
 
+def test_no_shell_reads_the_data_directory(pair: Clusters) -> None:
+    """pg_ctl itself hands the path to a shell between double quotes."""
+    _a, b = pair.members
+    b.ok("instance", state="stopped")
+    odd = b.data.with_name('b `id` "x"')
+    b.data.rename(odd)
+    b.data = odd
+    assert b.ok("instance", state="started")["instance"]["status"] == "running"
+    assert b.ok("instance", state="stopped")["changed"]
+    assert b.facts()["control"]["state"] == "shut down in recovery"
+
+
 def test_a_failed_start_shows_the_log(pair: Clusters) -> None:
     _a, b = pair.members
     b.ok("instance", state="stopped")

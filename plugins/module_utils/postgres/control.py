@@ -22,6 +22,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile imp
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 
+# What a shell does not leave alone between double quotes.
+_SHELL = frozenset('"$`\\\n')
 _TAIL_BYTES = 4000
 _TAIL_LINES = 20
 
@@ -52,8 +54,12 @@ def start(target: Target, log_file: str) -> dict[str, float]:
         argv = ["pg_ctlcluster", *layout.debian_cluster, "start", "--", "-w", "-t", seconds]
     else:
         argv = [layout.program("pg_ctl"), "start", "-w", "-t", seconds, "-l", log_file]
-        # pg_ctl puts -D between double quotes into a shell's command line; PGDATA goes untouched by any shell.
-        environment["PGDATA"] = target.data_directory
+        if _SHELL.isdisjoint(target.data_directory):
+            # On the server's command line, where people and monitoring look for it.
+            argv += ["-D", target.data_directory]
+        else:
+            # pg_ctl puts -D between double quotes into a shell's command line; PGDATA goes untouched by any shell.
+            environment["PGDATA"] = target.data_directory
         if os.path.dirname(layout.config_file) != target.data_directory:
             argv += ["-o", f"-c config_file={shlex.quote(layout.config_file)}"]
     requested = time.time()

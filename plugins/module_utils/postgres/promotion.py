@@ -9,13 +9,13 @@ an empty list means that nothing was to be done.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import trigger
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
@@ -219,20 +219,15 @@ def _promote_now(target: Target, facts: dict[str, Any], store: TokenStore) -> No
             # A newer claim, or the waiter's own decision, either came before this lock or sees its effect.
             check_token(store.read(), target.token)
             call_off(store, "superseded")
-            query(address, "SELECT pg_promote(false);", 10)
-        deadline = time.monotonic() + target.timeout
-        while query(address, "SELECT pg_is_in_recovery();", 10) != "f":
-            if time.monotonic() > deadline:
-                raise OperatorError(
-                    "STILL_PROMOTING",
-                    f"{target.label} is still in recovery after {target.timeout:g} s.",
-                    "See its log.",
-                )
-            time.sleep(0.05)
+            query(address, trigger.REQUEST, 10)
     except SqlError as error:
         raise OperatorError(
             "PROMOTE_FAILED", f"{target.label} could not be promoted: {error}.", "See its log."
         ) from error
+    if not trigger.see_through(lambda sql: query(address, sql, 10), target.data_directory, target.timeout):
+        raise OperatorError(
+            "STILL_PROMOTING", f"{target.label} is still in recovery after {target.timeout:g} s.", "See its log."
+        )
 
 
 def disarmed(
@@ -256,8 +251,7 @@ def disarmed(
 
 
 def _refuse_promoted(target: Target, facts: dict[str, Any]) -> None:
-    # "promote" is the file by which pg_promote() tells the server; it exists until the server has seen it.
-    asked = os.path.exists(os.path.join(target.data_directory, "promote"))
+    asked = trigger.is_requested(target.data_directory)
     if facts["writable"] or facts["role"] == "primary" or asked:
         raise OperatorError(
             "ALREADY_PROMOTED",

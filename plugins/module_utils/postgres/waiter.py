@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import format_lsn, parse_lsn, record_end
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import trigger
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile import process_lives, start_time
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import (
     Address,
@@ -480,23 +481,14 @@ class _Waiter:
             record["state"] = "promoting"
             # Before the call: should this process die in between, nobody may believe that nothing was asked.
             self._store.write_waiter(record)
-            # Without waiting in the server, whose own loop looks only every 100 ms.
-            self._ask("SELECT pg_promote(false);", _ANSWER_S)
+            self._ask(trigger.REQUEST, _ANSWER_S)
         self._see_writable(record)
         return True
 
     def _see_writable(self, record: dict[str, Any]) -> None:
         orders = self._orders
-        deadline = _now() + _PROMOTION_S
-        while True:
-            try:
-                if not self._look().in_recovery:
-                    break
-            except SqlError:
-                pass
-            if _now() > deadline:
-                raise RuntimeError(f"the promotion was asked for and did not happen within {_PROMOTION_S:g} s")
-            time.sleep(0.002)
+        if not trigger.see_through(lambda sql: self._ask(sql, _ANSWER_S), orders.data_directory, _PROMOTION_S):
+            raise RuntimeError(f"the promotion was asked for and did not happen within {_PROMOTION_S:g} s")
         record["times"]["recovery_ended"] = time.time()
         # A commit on local disk: a synchronous standby that is not there yet must not hold up the proof.
         self._ask(
