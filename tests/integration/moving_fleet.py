@@ -73,8 +73,9 @@ set -eu
 bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
 for data in "$@"; do
     echo "== $data"
-    "$bin/pg_controldata" "$data" | grep -E 'cluster state|TimeLineID|system identifier|^max_|wal_log_hints'
-    ls -d "$data"/*.signal "$data"/recovery.* 2>/dev/null || true
+    "$bin/pg_controldata" "$data" | grep -E 'cluster state|system identifier|wal_log_hints'
+    # Timelines by their history: the control file learns of a new one only at a checkpoint some time later.
+    ls -d "$data"/*.signal "$data"/recovery.* "$data"/pg_wal/*.history 2>/dev/null || true
     sed -n 's/^#.*//;/./p' "$data/postgresql.auto.conf"
     ls "$data/pg_replslot"
     # The server's process and when it started: the same server, never stopped.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_failover_without_the_registry_is_on_record_afterwards(fleet: MovingFl
     status = fleet.play("status", "--limit", HERD)
     assert status.returncode == 0, status.stdout
     assert "NOTHING WAS PUT ON RECORD" in status.stdout
-    assert f"{HERD}    {source}" in status.stdout
+    assert re.search(rf"^ *{HERD} +{source} .* primary +writable ", status.stdout, re.MULTILINE)
 
     for arguments in (("--check",), ("-e", "confirm=yes")):
         refused = fleet.play("failover", "--limit", HERD, *arguments)
