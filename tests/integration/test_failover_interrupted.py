@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -78,18 +79,20 @@ def test_the_same_command_ends_what_a_dead_controller_began(
     fleet: MovingFleet, sides: tuple[str, str], tmp_path: Path, moment: Callable[[MovingFleet, str, str], None]
 ) -> None:
     source, target = sides
-    confirm = f"confirm={plan_id(fleet.play('failover', '--limit', HERD, '--check'))}"
-    run = Run(fleet, "failover", ("--limit", HERD, "-e", confirm), tmp_path / "killed.log")
+    command = ("--limit", HERD, "-e", "confirm=yes")
+    run = Run(fleet, "failover", command, tmp_path / "killed.log")
     try:
         moment(fleet, source, target)
         run.kill()
     finally:
         run.close()
     assert "PLAY RECAP" not in run.output
-    ended = fleet.play("failover", "--limit", HERD, "-e", confirm)
+    ended = fleet.play("failover", *command)
+    # Whoever confirmed the first by its id has confirmed what is left of it, too.
+    assert plan_id(ended) == re.findall(r"^plan id: (\w+)$", run.output, re.MULTILINE)[0]
     if ended.returncode and f"{HERD}  aborted" in ended.stdout:
         assert fleet.primary(HERD) == source
-        ended = fleet.play("failover", "--limit", HERD, "-e", confirm)
+        ended = fleet.play("failover", *command)
     assert ended.returncode == 0, f"{run.output}\n=== and then\n{ended.stdout}"
     fleet.must_be_settled(HERD, target)
     assert fleet.refuses_writes(f"{HERD}@{source}")
