@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def as_account(argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]
     return subprocess.run(argv, capture_output=True, text=True, env=environment, cwd="/", check=False, **more)
 
 
-def call(module: str, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
+def call(module: str, check_mode: bool = False, within: Sequence[str] = (), **arguments: Any) -> dict[str, Any]:
     """Run a module; its result, with `failed` set in any case."""
     wire = {
         **{name: value for name, value in arguments.items() if value is not None},
@@ -72,7 +73,7 @@ def call(module: str, check_mode: bool = False, **arguments: Any) -> dict[str, A
         "_ansible_keep_remote_files": False,
     }
     done = subprocess.run(
-        [sys.executable, "-c", _RUNNER, module],
+        [*within, sys.executable, "-c", _RUNNER, module],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": wire}),
         capture_output=True,
         text=True,
@@ -86,6 +87,35 @@ def call(module: str, check_mode: bool = False, **arguments: Any) -> dict[str, A
         raise AssertionError(f"{module} printed no result:\n{done.stdout}\n{done.stderr}") from error
     result.setdefault("failed", False)
     return result
+
+
+class Within(list[str]):
+    """A command prefix that enters a namespace; holder: the process that keeps it."""
+
+    holder: int
+
+
+@contextlib.contextmanager
+def private_mounts(*paths: str) -> Iterator[Within]:
+    """An empty directory of our own on each of these paths, for commands with the prefix that this gives."""
+    mounts = "; ".join(f"mount -t tmpfs tmpfs {path} && chmod 1777 {path}" for path in paths)
+    script = f"set -e; {mounts}; echo ready; exec sleep 600"
+    holder = subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout
+        assert holder.stdout.readline() == "ready\n"
+        within = Within(["nsenter", "--mount", "--target", str(holder.pid), "--"])
+        within.holder = holder.pid
+        yield within
+    finally:
+        for name in os.listdir("/proc"):
+            # Its servers go first: they hold the mounts.
+            if name.isdigit() and int(name) not in (holder.pid, os.getpid()):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{name}/ns/mnt") == os.readlink(f"/proc/{holder.pid}/ns/mnt"):
+                        os.kill(int(name), signal.SIGKILL)
+        holder.kill()
+        holder.wait()
 
 
 class Cluster:

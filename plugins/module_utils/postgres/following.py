@@ -22,7 +22,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control imp
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import find_layout
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, literal, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.slots import drop_unused_slots
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import (
     configured,
     desired_conninfo,
@@ -127,18 +128,9 @@ def following(
     elif did:
         _reload(facts, wish, target.timeout)
     _see_streaming(target, params, facts, log_file, marks)
-    did += [f"dropped the replication slot {name}" for name in _drop_slots(facts, params["drop_slots"], target.timeout)]
+    dropped = drop_unused_slots(address_of(facts), params["drop_slots"])
+    did += [f"dropped the replication slot {name}" for name in dropped]
     return Outcome(did, wish.before, wish.after, {})
-
-
-def _drop_slots(facts: dict[str, Any], names: list[str], timeout: float) -> list[str]:
-    """Drop those physical slots that nobody uses. A replica keeps WAL for its slots too, until its disk is full."""
-    dropped = []
-    for name in names:
-        unused = f"slot_name ={literal(name)} AND slot_type = 'physical' AND NOT active"
-        if _sql(facts, f"SELECT pg_drop_replication_slot(slot_name), 'x' FROM pg_replication_slots WHERE {unused};", timeout):
-            dropped.append(name)
-    return dropped
 
 
 def _effective(facts: dict[str, Any], timeout: float) -> str:

@@ -187,7 +187,7 @@ def store_settings(facts: dict[str, Any], values: dict[str, str], timeout: float
             query(address_of(facts), statements, timeout)
         except SqlError as error:
             # The server's message may quote the statement, and with it a password: only its beginning is shown.
-            message = str(error).split("STATEMENT:")[0].split("LINE ")[0]
+            message = str(error).split("STATEMENT:", 1)[0].split("LINE ", 1)[0]
             raise OperatorError("SETTING_REFUSED", f"ALTER SYSTEM failed: {message}.") from error
         return
     path = os.path.join(facts["data_directory"], "postgresql.auto.conf")

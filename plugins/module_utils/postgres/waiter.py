@@ -35,9 +35,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import
     Address,
     Session,
     SqlError,
-    literal,
-    query,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.slots import create_slots, drop_unused_slots
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore, check_token
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.walrecord import (
     Record,
@@ -95,7 +94,7 @@ def arm(store: TokenStore, orders: Orders) -> dict[str, Any]:
         # Under the lock: a claim with a newer token cannot come between this check and the new record.
         check_token(store.read(), orders.token)
         earlier = call_off(store, "superseded")
-        created = _create_slots(orders, list((earlier or {}).get("slots_created", [])))
+        created = create_slots(orders.address, orders.slots, list((earlier or {}).get("slots_created", [])))
         now = time.time()
         store.write_waiter(
             {
@@ -183,9 +182,9 @@ def disarm(store: TokenStore, address: Address | None, token: int | None) -> tup
         # From here on a waiter that wakes up finds its state changed, before it could ask for a promotion.
         _end_process(record)
         if address:
-            left = _drop_slots(address, record["slots_created"])
-            changed = changed or left != record["slots_created"]
-            record["slots_created"] = left
+            dropped = drop_unused_slots(address, record["slots_created"])
+            changed = changed or bool(dropped)
+            record["slots_created"] = [name for name in record["slots_created"] if name not in dropped]
             store.write_waiter(record)
     return changed, record
 
@@ -209,45 +208,6 @@ def _end_process(record: dict[str, Any] | None) -> None:
         if time.monotonic() > deadline:
             raise OperatorError("WAITER_ALIVE", f"The waiter (process {pid}) cannot be ended.", "Look at that process.")
         time.sleep(0.005)
-
-
-def _create_slots(orders: Orders, inherited: list[str]) -> list[str]:
-    """Create the physical slots that are missing; the names that this operation has created so far."""
-    created = [name for name in inherited if name in orders.slots]
-    for name in orders.slots:
-        try:
-            kind = query(orders.address, f"SELECT slot_type {_of_slot(name)}", _ANSWER_S)
-            if kind not in ("", "physical"):
-                raise OperatorError(
-                    "SLOT_CONFLICT", f"There is a {kind} replication slot {name} already.", "Rename it."
-                )
-            if not kind:
-                # Reserved at once: WAL that a sibling still needs is kept from now on, not from its first connection.
-                query(orders.address, f"SELECT pg_create_physical_replication_slot({literal(name)}, true);", _ANSWER_S)
-                created.append(name)
-        except SqlError as error:
-            _drop_slots(orders.address, created)
-            raise OperatorError(
-                "SLOT_CONFLICT",
-                f"The replication slot {name} cannot be created on the candidate: {error}.",
-                "See max_replication_slots and the slots that exist.",
-            ) from error
-    return created
-
-
-def _drop_slots(address: Address, names: list[str]) -> list[str]:
-    """Drop slots that nobody uses; the names that are left. A forgotten slot would fill the disk with WAL."""
-    left = []
-    for name in names:
-        try:
-            query(address, f"SELECT pg_drop_replication_slot(slot_name) {_of_slot(name)}", _ANSWER_S)
-        except SqlError:
-            left.append(name)
-    return left
-
-
-def _of_slot(name: str) -> str:
-    return f"FROM pg_replication_slots WHERE slot_name ={literal(name)};"
 
 
 def _detach(store: TokenStore, orders: Orders) -> str:
@@ -511,7 +471,8 @@ class _Waiter:
             record = self._mine("waiting")
             record["state"] = "expired"
             record["error"] = "the old primary's last record did not arrive before the deadline"
-            record["slots_created"] = _drop_slots(self._orders.address, record["slots_created"])
+            dropped = drop_unused_slots(self._orders.address, record["slots_created"])
+            record["slots_created"] = [name for name in record["slots_created"] if name not in dropped]
             self._store.write_waiter(record)
 
     def _fail(self, why: str, *states: str) -> None:
