@@ -5,24 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
-import typing as t
-from pathlib import Path
-
-from ansible import constants as C
-from ansible.errors import AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.plugin_utils import snapshot
-from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import DocumentError, Filters, Model, build
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC, connect
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.inventory import read_inventory
-from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
-
 DOCUMENTATION = r"""
 name: herds
 author:
@@ -176,6 +158,24 @@ compose:
 #   ansible-inventory --graph leads
 #   ansible-inventory --host trading_prod@chi-db1
 """
+
+import hashlib
+import json
+import os
+import time
+import typing as t
+from pathlib import Path
+
+from ansible import constants as C
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.plugin_utils import snapshot
+from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import DocumentError, Filters, Model, build
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC, connect
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.inventory import read_inventory
+from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
 
 NOT_SET_UP = ("REGISTRY_DATABASE_MISSING", "REGISTRY_SCHEMA_MISSING", "REGISTRY_SCHEMA_OLD")
 """Errors of a registry that answers, but is not set up (yet)."""

@@ -5,12 +5,6 @@
 
 from __future__ import annotations
 
-import typing as t
-
-from ansible import context
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
-
 DOCUMENTATION = r"""
 name: selected
 author:
@@ -69,6 +63,12 @@ _raw:
   type: list
   elements: str
 """
+
+import typing as t
+
+from ansible import context
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
 
 LISTING = "`ansible-inventory --graph %s` lists them."
 

@@ -304,7 +304,7 @@ def test_two_runs_at_once_apply_each_migration_once(server: Server) -> None:
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for _number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -501,7 +501,9 @@ def test_names_follow_their_rows_and_can_be_swapped(registry: Any) -> None:
 
 
 def test_two_sessions_can_not_make_a_loop_together(server: Server, database: str) -> None:
-    one, two = (psycopg2.connect(host=str(server.directory), user="postgres", dbname=database) for _ in range(2))
+    one, two = (
+        psycopg2.connect(host=str(server.directory), user="postgres", dbname=database) for _number in range(2)
+    )
     query(
         one,
         "UPDATE ele_instance SET upstream_id = NULL, role = 'detached'"

@@ -21,6 +21,7 @@ try:
     import dns.tsig
     import dns.update
 except ImportError:
+    dns = None  # type: ignore[assignment]
     HAS_DNSPYTHON = False
 else:
     HAS_DNSPYTHON = True

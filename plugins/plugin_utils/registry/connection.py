@@ -23,6 +23,7 @@ try:
     from psycopg2 import sql
 except ImportError as error:
     psycopg2 = None  # type: ignore[assignment]
+    sql = None  # type: ignore[assignment]
     PSYCOPG2_IMPORT_ERROR: ImportError | None = error
 else:
     PSYCOPG2_IMPORT_ERROR = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -164,7 +165,7 @@ def make_plan(fleet: dict[str, Any]) -> Plan:
     """Give every server an address and every thing its place."""
     taken = {address for server in fleet["servers"].values() if (address := _ip(server["address"]))}
     own = _own_addresses(taken)
-    controller, dns1, dns2, registry = (str(next(own)) for _ in range(4))
+    controller, dns1, dns2, registry = (str(address) for address in itertools.islice(own, 4))
     addresses = dict(_server_addresses(fleet, taken))
     hosts = [
         Host(name, number, address, infrastructure=True)
