@@ -326,13 +326,18 @@ def _dns_changed(situation: Situation) -> Iterator[Finding]:
     if situation.stage.name == FINISH and situation.candidate is not None:
         expected.append(dns_value(situation.candidate, record_type))
     values = probe.get("values") or []
-    if len(values) != 1 or not any(same_dns_value(values[0], value) for value in expected):
+    if len(values) == 1 and any(same_dns_value(values[0], value) for value in expected):
+        return
+    holds = f"it holds {record_type} {', '.join(values) or 'nothing'}"
+    if expected[0] is None:
         yield (
             str(situation.herd.vhost),
-            (
-                f"it holds {record_type} {', '.join(values) or 'nothing'}, but {situation.primary.name} is "
-                f"{expected[0] or 'not known under that type'}: somebody else has changed it"
-            ),
+            f"{holds}, and the record of {situation.primary.server} has nothing to compare it with",
+        )
+    else:
+        yield (
+            str(situation.herd.vhost),
+            f"{holds}, but {situation.primary.name} is {expected[0]}: somebody else has changed it",
         )
 
 
