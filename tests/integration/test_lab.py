@@ -71,68 +71,70 @@ def files() -> set[str]:
     return found
 
 
-def nested_processes() -> set[tuple[int, str]]:
-    """Processes in PID namespaces below ours: process id and start time."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, IndexError):
-            if entry.name.isdigit() and len(_field(entry, "NSpid").split()) > len(
-                _field(Path("/proc/self"), "NSpid").split()
-            ):
-                words = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-                if words[0] != "Z":
-                    found.add((int(entry.name), words[19]))
-    return found
-
-
-def _field(process: Path, name: str) -> str:
-    lines = (process / "status").read_text(encoding="utf-8").splitlines()
-    return next(line for line in lines if line.startswith(f"{name}:")).partition(":")[2]
-
-
-def supervisor(lab: Lab) -> int:
+def supervisor(state: Path) -> int:
     """The process id of a lab's first process."""
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if entry.name.isdigit() and words[-3:-1][-1:] == [os.fsencode(lab.state)] and b"supervisor" in words[-3]:
+            if entry.name.isdigit() and words[-2:-1] == [os.fsencode(state)] and b"supervisor" in words[-3]:
                 return int(entry.name)
-    raise AssertionError(f"no lab is up in {lab.state}")
+    raise AssertionError(f"no lab is up in {state}")
+
+
+def processes(first: int) -> set[tuple[int, str]]:
+    """A lab's first process and all that descend from it: process id and start time."""
+    parents: dict[int, int] = {}
+    started: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            pid = int(entry.name)
+            words = (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            parents[pid], started[pid] = int(words[1]), words[19]
+    found = {first}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {(pid, started[pid]) for pid in found}
+
+
+def survivors(those: set[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Which of these processes live."""
+    found = set()
+    for pid, start in those:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            if words[0] != "Z" and words[19] == start:
+                found.add((pid, start))
+    return found
 
 
 def test_up_shows_nowhere_and_down_leaves_nothing(fresh_lab: Callable[..., Lab]) -> None:
-    before = network(), files(), nested_processes()
+    before = network(), files()
     lab = fresh_lab(FLEETS / "odd.yml", "--no-load")
     assert lab.execute("far-db1", "touch", "/root/left", "/tmp/left", "/srv/pg/left").returncode == 0
     assert lab.execute("far-db1", "touch", "/usr/left", check=False).returncode != 0
     while_up = network(), files()
-    started = nested_processes() - before[2]
+    started = processes(supervisor(lab.state))
     assert len(started) > 50
     assert while_up[0] == before[0]
     assert while_up[1] == before[1]
     lab.down()
-    assert (network(), files()) == before[:2]
-    assert not nested_processes() & started
+    assert (network(), files()) == before
+    assert not survivors(started)
     assert sorted(entry.name for entry in lab.state.iterdir()) == [".herdlab", "log"]
 
 
 def test_killing_the_lab_ends_everything_and_up_works_again(fresh_lab: Callable[..., Lab], one_server: Path) -> None:
-    before = nested_processes()
     lab = fresh_lab(one_server, "--no-load")
-    started = nested_processes() - before
-    assert started
-    os.kill(supervisor(lab), signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while nested_processes() & started:
-        assert time.monotonic() < deadline, "processes outlive their lab"
-        time.sleep(0.05)
+    started = processes(supervisor(lab.state))
+    assert len(started) > 10
+    os.kill(supervisor(lab.state), signal.SIGKILL)
+    wait_until(lambda: not survivors(started))
     assert "no lab is up" in lab("status", check=False).stderr
     lab.up(one_server, "--no-load")
     assert lab.sql("one_test@only-1", "SELECT 1") == "1"
 
 
 def test_up_clears_away_what_a_killed_up_left(tmp_path: Path, one_server: Path, fresh_lab: Callable[..., Lab]) -> None:
-    before = nested_processes()
     environment = {**os.environ, "ELEPHAAS_LAB_STATE": str(tmp_path / "lab")}
     with subprocess.Popen(
         [PROGRAM, "up", "--no-load", one_server],
@@ -144,10 +146,10 @@ def test_up_clears_away_what_a_killed_up_left(tmp_path: Path, one_server: Path, 
         assert half.stdout is not None
         assert any("hosts are up" in line for line in half.stdout)
         os.killpg(half.pid, signal.SIGKILL)
-    left = nested_processes() - before
-    assert left, "the kill came too late to prove anything"
+    left = processes(supervisor(tmp_path / "lab"))
+    assert len(left) > 4
     lab = fresh_lab(one_server, "--no-load")
-    assert not nested_processes() & left
+    assert not survivors(left)
     assert lab.sql("one_test@only-1", "SELECT 1") == "1"
 
 
