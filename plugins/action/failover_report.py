@@ -59,4 +59,11 @@ def _outcome(variables: Mapping[str, Any], rehearsal: bool) -> dict[str, Any]:
     ended = variables.get("failover_outcome")
     if not ended:
         return {**row, "outcome": "incomplete", "reason": "the run did not get to its end; run the same command again"}
-    return {**row, "outcome": ended["outcome"], "reason": ended["reason"].strip(), "gap_s": ended.get("gap_s")}
+    # Only the run that promoted can tell how long there was no primary; from its own result, where numbers are numbers.
+    waiter = (variables.get("failover_promoted") or {}).get("waiter") or {}
+    return {
+        **row,
+        "outcome": ended["outcome"],
+        "reason": ended["reason"].strip(),
+        "gap_s": waiter.get("seconds_without_primary"),
+    }
