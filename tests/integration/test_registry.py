@@ -501,9 +501,7 @@ def test_names_follow_their_rows_and_can_be_swapped(registry: Any) -> None:
 
 
 def test_two_sessions_can_not_make_a_loop_together(server: Server, database: str) -> None:
-    one, two = (
-        psycopg2.connect(host=str(server.directory), user="postgres", dbname=database) for _number in range(2)
-    )
+    one, two = (psycopg2.connect(host=str(server.directory), user="postgres", dbname=database) for _number in range(2))
     query(
         one,
         "UPDATE ele_instance SET upstream_id = NULL, role = 'detached'"

@@ -9,7 +9,7 @@ import json
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,17 @@ def fleet(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     return shared_fleet(pytestconfig, tmp_path_factory)
 
 
+def replica_of(fleet: MovingFleet, herd: str, candidates: Iterable[str]) -> str:
+    """The first of the candidates that is not the herd's primary now."""
+    primary = fleet.primary(herd)
+    return next(server for server in candidates if server != primary)
+
+
 @pytest.fixture
 def lame(fleet: MovingFleet) -> Iterator[MovingFleet]:
     """One replica of a herd is stopped, a server of another one has lost power."""
-    replica = next(server for server in ("e2", "w2") if server != fleet.primary("main_prod"))
-    off = next(server for server in servers_of("small_stage") if server != fleet.primary("small_stage"))
+    replica = replica_of(fleet, "main_prod", ("e2", "w2"))
+    off = replica_of(fleet, "small_stage", servers_of("small_stage"))
     fleet.pg_ctl(f"main_prod@{replica}", "stop", "-m", "fast")
     fleet("poweroff", off)
     try:
@@ -56,7 +62,13 @@ def rows_of(output: str) -> list[list[str]]:
 def observed(fleet: MovingFleet) -> dict[str, Any]:
     """What the registry says about each instance of these herds, without the moment of the last look."""
     variables = json.loads(fleet.run("ansible-inventory", "--list").stdout)["_meta"]["hostvars"]
-    keys = ("elephaas_role", "elephaas_is_online", "elephaas_version", "elephaas_timeline", "elephaas_system_identifier")
+    keys = (
+        "elephaas_role",
+        "elephaas_is_online",
+        "elephaas_version",
+        "elephaas_timeline",
+        "elephaas_system_identifier",
+    )
     return {name: {key: variables[name][key] for key in keys} for name in INSTANCES}
 
 
@@ -84,7 +96,9 @@ def test_every_instance_is_shown_with_what_it_is(fleet: MovingFleet) -> None:
     for name, seen in observed(fleet).items():
         assert seen["elephaas_is_online"] is True
         assert seen["elephaas_version"] == fleet.sql(name, "SHOW server_version").split()[0]
-        assert seen["elephaas_system_identifier"] == fleet.sql(name, "SELECT system_identifier FROM pg_control_system()")
+        assert seen["elephaas_system_identifier"] == fleet.sql(
+            name, "SELECT system_identifier FROM pg_control_system()"
+        )
     # A second look sees nothing new: only the lag of a server that is written to could differ, and none is.
     again = fleet.play("status", "--limit", LIMIT)
     assert set(re.findall(r"changed=(\d+)", again.stdout)) == {"0"}, again.stdout
