@@ -42,6 +42,7 @@ options:
     description:
       - How the instance is started and stopped.
       - V(auto) uses V(pg_ctlcluster) if a configuration below C(/etc/postgresql) names O(data_directory), else V(pg_ctl).
+      - Both are run as O(os_user). A service manager is not told, so an instance that systemd is to supervise is started by systemd.
     type: str
     choices: [auto, pg_ctl, pg_ctlcluster]
     default: auto

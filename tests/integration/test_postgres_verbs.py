@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -235,6 +236,33 @@ def test_a_newer_operation_ends_the_waiter_of_an_older_one(pair: Clusters) -> No
     assert in_recovery(b)
 
 
+def test_a_waiter_that_was_killed_is_noticed_and_can_be_armed_again(pair: Clusters) -> None:
+    a, b = pair.members
+    token = pair.claim()
+    waiter = arm(a, b, token)["waiter"]
+    os.kill(waiter["pid"], signal.SIGKILL)
+    a.ok("instance", state="stopped", token=token)
+    b.refused("WAITER_DIED", "promote", state="promoted", token=token)
+    assert in_recovery(b)
+    assert b.ok("promote", state="armed", token=token)["waiter"]["pid"] != waiter["pid"]
+    assert b.ok("promote", state="promoted", token=token)["waiter"]["state"] == "promoted"
+
+
+def test_without_a_proof_it_is_promoted_at_once_and_only_once(pair: Clusters) -> None:
+    a, b = pair.members
+    b.refused("TOKEN_MISSING", "promote", proof="none")
+    token = pair.claim()
+    arm(a, b, token)
+    seen = b.ok("promote", proof="none", token=token)
+    assert seen["changed"]
+    assert seen["instance"]["writable"]
+    assert seen["instance"]["timeline"] == 2
+    assert seen["waiter"]["state"] == "superseded", "its waiter is called off"
+    assert not b.ok("promote", proof="none", token=token)["changed"]
+    b.refused("ALREADY_PROMOTED", "promote", state="armed", token=token)
+    b.refused("ALREADY_PROMOTED", "promote", state="disarmed", token=token)
+
+
 def test_killed_after_arming_it_comes_up_read_only(pair: Clusters) -> None:
     a, b = pair.members
     token = pair.claim()
@@ -379,6 +407,7 @@ def test_check_mode_looks_at_everything_and_changes_nothing(pair: Clusters) -> N
     assert b.ok("promote", True, state="armed", token=token, slots=["x"])["changed"]
     b.refused("WRONG_TIMELINE", "promote", True, state="armed", token=token, expect_timeline=7)
     b.refused("NOT_ARMED", "promote", True, state="promoted", token=token)
+    b.refused("WRONG_TIMELINE", "promote", True, state="promoted", proof="none", token=token, expect_timeline=7)
     assert b.ok("promote", True, state="promoted", proof="none", token=token)["changed"]
     assert not b.ok("promote", True, state="disarmed", token=token)["changed"]
     a.refused("ALREADY_PROMOTED", "promote", True, state="disarmed", token=token)

@@ -98,17 +98,21 @@ def _refuse_unfit(target: Target, params: dict[str, Any], facts: dict[str, Any])
         raise OperatorError(
             "REPLAY_PAUSED", f"Replay is paused on {target.label}.", "Run pg_wal_replay_resume() on it."
         )
+    _refuse_timeline(target, params, facts)
+    for name in params["slots"]:
+        if not _SLOT.match(name):
+            raise OperatorError(
+                "BAD_OPTION", f"{name!r} is no name for a slot: a-z, 0-9 and _ are allowed, at most 63."
+            )
+
+
+def _refuse_timeline(target: Target, params: dict[str, Any], facts: dict[str, Any]) -> None:
     if params["expect_timeline"] not in (None, facts["timeline"]):
         raise OperatorError(
             "WRONG_TIMELINE",
             f"{target.label} is on timeline {facts['timeline']}, expected {params['expect_timeline']}.",
             "Look at the herd again: somebody else may have promoted a member.",
         )
-    for name in params["slots"]:
-        if not _SLOT.match(name):
-            raise OperatorError(
-                "BAD_OPTION", f"{name!r} is no name for a slot: a-z, 0-9 and _ are allowed, at most 63."
-            )
 
 
 def _armed_lsn(params: dict[str, Any], facts: dict[str, Any], store: TokenStore) -> str:
@@ -136,6 +140,7 @@ def promoted(
     if not facts["writable"]:
         require_token(store, target, check_mode)
         require_answer(facts)
+        _refuse_timeline(target, params, facts)
         if params["proof"] == "none":
             did.append("promoted it without a proof")
             if not check_mode:
