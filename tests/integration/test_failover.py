@@ -141,7 +141,7 @@ def test_a_limit_that_selects_no_lead_is_an_error(fleet: MovingFleet, tmp_path: 
     for arguments, message in (
         (("--limit", f"main_prod@{replica}"), "selects no lead"),
         (("--limit", "mian_prod"), "mian_prod"),
-        (("--limit", "main_prod:&env_stage"), "selects no lead"),
+        (("--limit", "main_prod:&env_stage"), "no hosts to target"),
         (("--limit", "main_prod:mian_prod"), "mian_prod"),
         (("-i", str(broken), "--limit", "main_prod"), str(broken)),
         (("-i", str(tmp_path / "missing.yml")), "missing.yml"),
