@@ -249,15 +249,15 @@ class MovingFleet(Lab):
         shown: dict[str, Any] = {"registry": self.tables()}
         wanted = [herd for herd in FLEET["herds"] if f"{herd['name']}_{herd['environment']}" in herds]
         for server in sorted({member["server"] for herd in wanted for member in herd["members"]}):
-            paths = [
-                herd["pgdata"] for herd in wanted if server in [member["server"] for member in herd["members"]]
-            ]
+            paths = [herd["pgdata"] for herd in wanted if server in [member["server"] for member in herd["members"]]]
             look = self("exec", server, "--", "sh", "-c", _LOOK, "sh", *paths, check=False)
             shown[server] = look.stdout + look.stderr
         for herd in wanted:
             zone = herd["vhost"].partition(".")[2]
             for number in (1, 2):
-                shown[f"{herd['vhost']} {number}"] = self("dig", "--server", str(number), herd["vhost"], check=False).stdout
+                shown[f"{herd['vhost']} {number}"] = self(
+                    "dig", "--server", str(number), herd["vhost"], check=False
+                ).stdout
                 shown[f"{zone} {number}"] = self("dig", "--server", str(number), zone, "SOA", check=False).stdout
         return shown
 

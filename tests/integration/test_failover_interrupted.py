@@ -20,7 +20,7 @@ CLAIM = "~postgres/.elephaas/*-5432.json"
 WAITER = "~postgres/.elephaas/*-5432.waiter.json"
 # One moment after the other, each as a server sees it.
 ARMED = "test -e /srv/small/standby.signal"
-WAITING = f"grep -q '\"state\": \"waiting\"' {WAITER}"
+WAITING = f'grep -q \'"state": "waiting"\' {WAITER}'
 GONE = "! test -e /srv/small/postmaster.pid"
 BACK = "test -e /srv/small/postmaster.pid"
 KILL_WAITER = f"kill -9 $(grep -o '\"pid\": [0-9]*' {WAITER} | grep -o '[0-9]*')"

@@ -193,7 +193,7 @@ def _document(
         "accepted": sorted(
             {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable} & set(wishes.accept)
         ),
-        "armed": bool(stage.source) and "standby.signal" in (stage.source.fact("signal_files") or []),
+        "armed": stage.source is not None and "standby.signal" in (stage.source.fact("signal_files") or []),
         "rehearsal": [],
         "token_floor": herd.highest_token,
         "expected_loss_bytes": 0,
