@@ -435,7 +435,8 @@ CHECKS: tuple[Check, ...] = (
         "An interrupted failover can be continued",
         "roles, control files and signal files of the old and the new primary",
         "From this state neither going on nor going back is proven safe.",
-        "Look at both instances and their logs first. If the old primary restarted read-only and is ahead, promote that one with elephaas.herd.promote, proof none.",
+        "Look at both instances and their logs first. If the old primary restarted read-only and is ahead, promote it "
+        "again with elephaas.herd.promote, proof none.",
         _stuck,
         stages=(STUCK,),
     ),
