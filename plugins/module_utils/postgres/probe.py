@@ -28,7 +28,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata
     control_timeline,
     read_controldata,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.history import read_history
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.history import read_history, replayed_timeline
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import PROGRAMS, Layout, find_layout
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile import (
     Postmaster,
@@ -275,6 +275,10 @@ def _add_running(facts: dict[str, Any], target: Target, postmaster: Postmaster) 
     _add_settings(facts, settings, answer["settings"])
     if answer["in_recovery"]:
         facts["upstream"] = _upstream(facts, settings, receiver)
+        replayed = facts["positions"]["replayed"]
+        if replayed:
+            held = replayed_timeline(facts["data_directory"], parse_lsn(replayed), facts["settings"]["wal_segment_size"])
+            facts["timeline"] = max(facts["timeline"], held)
 
 
 def _add_mute(facts: dict[str, Any], message: str) -> None:

@@ -18,7 +18,11 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata
     control_timeline,
     parse_controldata,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.history import parse_history, read_history
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.history import (
+    parse_history,
+    read_history,
+    replayed_timeline,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile import (
     find_postmaster,
     is_postmaster_of,
@@ -85,6 +89,21 @@ def test_history(tmp_path: Path) -> None:
     assert read_history(str(tmp_path), 11) == expected
     assert read_history(str(tmp_path), 1) == []
     assert read_history(str(tmp_path), 3) is None
+
+
+def test_timeline_of_what_was_replayed(tmp_path: Path) -> None:
+    wal = tmp_path / "pg_wal"
+    assert replayed_timeline(str(tmp_path), 0x1C00F48, 16 << 20) == 0
+    wal.mkdir()
+    for name in ("000000020000000000000001", "000000030000000000000001", "000000030000000000000002", "00000004.history"):
+        (wal / name).touch()
+    assert replayed_timeline(str(tmp_path), 0x1C00F48, 16 << 20) == 3
+    (wal / "0000000400000000000000FF").touch()
+    assert replayed_timeline(str(tmp_path), 0x1C00F48, 16 << 20) == 3
+    # The end of a segment is in it, although the position is the next one's first.
+    (wal / "000000050000000000000002").touch()
+    assert replayed_timeline(str(tmp_path), 2 * (16 << 20), 16 << 20) == 3
+    assert replayed_timeline(str(tmp_path), 2 * (16 << 20) + 1, 16 << 20) == 5
 
 
 def line(lsn: str, length: int, manager: str, what: str) -> str:
