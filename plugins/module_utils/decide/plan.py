@@ -11,13 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Iterable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Choice, Wishes, choose
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import (
-    Situation,
-    dns_value,
-    run_checks,
-    same_dns_value,
-)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import run_checks
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings import Situation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
     DONE,
@@ -35,6 +31,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict impor
     most_severe_first,
     worst,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.vhost import dns_value, same_dns_value
 
 GO = "go"
 
