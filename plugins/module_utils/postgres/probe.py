@@ -277,7 +277,9 @@ def _add_running(facts: dict[str, Any], target: Target, postmaster: Postmaster) 
         facts["upstream"] = _upstream(facts, settings, receiver)
         replayed = facts["positions"]["replayed"]
         if replayed:
-            held = replayed_timeline(facts["data_directory"], parse_lsn(replayed), facts["settings"]["wal_segment_size"])
+            held = replayed_timeline(
+                facts["data_directory"], parse_lsn(replayed), facts["settings"]["wal_segment_size"]
+            )
             facts["timeline"] = max(facts["timeline"], held)
 
 

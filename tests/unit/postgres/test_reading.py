@@ -95,7 +95,12 @@ def test_timeline_of_what_was_replayed(tmp_path: Path) -> None:
     wal = tmp_path / "pg_wal"
     assert replayed_timeline(str(tmp_path), 0x1C00F48, 16 << 20) == 0
     wal.mkdir()
-    for name in ("000000020000000000000001", "000000030000000000000001", "000000030000000000000002", "00000004.history"):
+    for name in (
+        "000000020000000000000001",
+        "000000030000000000000001",
+        "000000030000000000000002",
+        "00000004.history",
+    ):
         (wal / name).touch()
     assert replayed_timeline(str(tmp_path), 0x1C00F48, 16 << 20) == 3
     (wal / "0000000400000000000000FF").touch()
