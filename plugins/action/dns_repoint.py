@@ -45,6 +45,7 @@ class ActionModule(ControllerAction):
         "token": {"type": "int", "no_log": False},
         "registry": {"type": "dict", "default": {}},
         "without_registry": {"type": "bool", "default": False},
+        "registry_may_be_lost": {"type": "bool", "default": False},
     }
 
     def secrets(self, params: dict[str, Any]) -> Iterable[str]:
@@ -112,7 +113,7 @@ def _check_token(params: dict[str, Any]) -> list[str]:
         with open_registry(_registry_options(params), writing=True) as (connection, schema):
             operations.verify_token(connection, schema, params["environment"], params["herd"], params["token"])
     except OperatorError as error:
-        if error.code != "REGISTRY_UNREACHABLE":
+        if error.code != "REGISTRY_UNREACHABLE" or not params["registry_may_be_lost"]:
             raise
         # It may be lost in the very disaster. The herd is locked by the claims on the members' hosts as well, and
         # applications must not stay at a stopped server because a record cannot be read.

@@ -90,6 +90,13 @@ options:
       - What is not given comes from the same environment variables.
     type: dict
     default: {}
+  registry_may_be_lost:
+    description:
+      - Go on, with a note in RV(notes), when the registry that was to confirm O(token) cannot be reached.
+      - For a run that took the token from the registry and holds it on the members' hosts. Applications must not stay at a stopped server because
+        the registry was lost a moment later.
+    type: bool
+    default: false
   without_registry:
     description: Do not check O(token) in the registry, because it is lost. The result says so.
     type: bool
