@@ -13,7 +13,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import text
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, SWITCH
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.output import write_private_json
 
@@ -59,8 +59,10 @@ def _outcome(variables: Mapping[str, Any], rehearsal: bool) -> dict[str, Any]:
     ended = variables.get("failover_outcome")
     if not ended:
         return {**row, "outcome": "incomplete", "reason": "the run did not get to its end; run the same command again"}
-    # Only the run that promoted can tell how long there was no primary; from its own result, where numbers are numbers.
-    waiter = (variables.get("failover_promoted") or {}).get("waiter") or {}
+    # Only the run that stopped and promoted can tell how long there was no primary: a waiter that was armed on a stopped
+    # one has not seen it go. From its own result, where numbers are numbers.
+    whole = plan["stage"] == SWITCH
+    waiter = (whole and (variables.get("failover_promoted") or {}).get("waiter")) or {}
     return {
         **row,
         "outcome": ended["outcome"],
