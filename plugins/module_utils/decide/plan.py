@@ -31,7 +31,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict impor
     most_severe_first,
     worst,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.vhost import dns_value, same_dns_value
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.vhost import dns_value
 
 GO = "go"
 
@@ -263,12 +263,6 @@ def changed_decisions(confirmed: dict[str, Any], now: dict[str, Any]) -> list[st
     else:
         keys = tuple(before)
     return [f"{key}: {before[key]} became {after[key]}" for key in keys if before[key] != after[key]]
-
-
-def dns_done(plan: dict[str, Any]) -> bool:
-    """Whether the vhost already leads to the new primary."""
-    dns = plan["dns"]
-    return bool(dns) and same_dns_value(dns["from"], dns["to"])
 
 
 def roles_after(plan: dict[str, Any], servers: dict[str, str]) -> dict[str, dict[str, str | None]]:

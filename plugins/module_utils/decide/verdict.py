@@ -55,11 +55,6 @@ def worst(verdicts: Iterable[Verdict]) -> str:
     return max((verdict.level for verdict in verdicts), key=_SEVERITY.__getitem__, default=OK)
 
 
-def refusals(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Those that stop the herd."""
-    return [verdict for verdict in verdicts if verdict.level == REFUSE]
-
-
 def most_severe_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """For people: refusals, then warnings, then the rest; otherwise in the order given."""
     return sorted(verdicts, key=lambda verdict: -_SEVERITY[verdict.level])
