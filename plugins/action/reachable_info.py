@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import copy
 import typing as t
-from collections.abc import Mapping
 from dataclasses import asdict
 
-from ansible import constants as C
-
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction, plain
-from ansible_collections.elephaas.herd.plugins.plugin_utils.reach import Answer, Target, reach
+from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
+from ansible_collections.elephaas.herd.plugins.plugin_utils.reach import Answer, reach
 
 NOT_IN_INVENTORY = Answer(
     False, "it is not in the inventory (filtered out, or its row in the registry is bad)", 0.0, "NOT_IN_INVENTORY"
@@ -32,8 +29,10 @@ class ActionModule(ControllerAction):
         """See the module's documentation."""
         hostvars = task_vars["hostvars"]
         names = list(dict.fromkeys(params["hosts"] if params["hosts"] is not None else self._members(task_vars)))
-        targets = {name: self._target(hostvars[name]) for name in names if name in hostvars}
-        answers = reach(targets, self._own_play_context(), params["timeout"])
+        targets = {
+            name: target_of(hostvars[name], self._task, self._play_context) for name in names if name in hostvars
+        }
+        answers = reach(targets, own_play_context(self._play_context), params["timeout"])
         seen = {name: answers.get(name, NOT_IN_INVENTORY) for name in names}
         reachable = [name for name in names if seen[name].reachable]
         return {
@@ -52,25 +51,3 @@ class ActionModule(ControllerAction):
         for name in task_vars["ansible_play_hosts_all"]:
             members.extend(plain(hostvars[name].get("elephaas_members", [name])))
         return members
-
-    def _target(self, variables: Mapping[str, t.Any]) -> Target:
-        """The same settings that a task delegated to this host would use."""
-        plugin = str(variables.get("ansible_connection", self._task.connection or C.DEFAULT_TRANSPORT))
-        if plugin == "smart":  # before ansible-core 2.17: ssh wherever ssh can multiplex, that is everywhere by now
-            plugin = "ssh"
-        known = C.config.get_plugin_vars("connection", plugin)
-        options = {name: plain(variables[name]) for name in known if name in variables}
-        task_keys = self._task.dump_attrs()
-        # Not the connection's: a limit for the task, and attempts of the task.
-        for name in ("timeout", "retries"):
-            task_keys.pop(name, None)
-        if self._play_context.password:
-            task_keys["password"] = self._play_context.password
-        python = str(variables.get("ansible_python_interpreter") or "auto")
-        return Target(plugin, options, task_keys, "python3" if python.startswith("auto") else python)
-
-    def _own_play_context(self) -> t.Any:
-        """One that no plugin can change for the rest of the run, and that holds nothing of the current host."""
-        own = copy.copy(self._play_context)
-        own.become = False
-        return own
