@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +27,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet, read_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.inventory import read_inventory
+from ansible_collections.elephaas.herd.tests.integration.registry_server import Server, running_server, server_program
 
 HOSTILE = "{{ lookup('pipe', 'id') }}\n'; DROP TABLE ele_herd; --\"%s%(x)s\\"
 
@@ -73,73 +70,10 @@ FLEET: dict[str, Any] = {
 }
 
 
-def _program(name: str) -> str:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    program = str(found[-1]) if found else shutil.which(name)
-    assert program, f"{name} is not installed"
-    return program
-
-
-class Server:
-    """A throw-away cluster, reached through its socket directory only."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-        self._count = itertools.count()
-
-    def run(self, *argv: str) -> None:
-        subprocess.run(
-            argv,
-            check=True,
-            user=self.user if os.geteuid() == 0 else None,
-            cwd="/",
-            stdout=subprocess.DEVNULL,
-            timeout=60,
-        )
-
-    def start(self) -> None:
-        if os.geteuid() == 0:
-            shutil.chown(self.directory, self.user)
-        data, log = str(self.directory / "data"), str(self.directory / "log")
-        self.run(_program("initdb"), "-N", "-A", "trust", "-U", "postgres", "-D", data)
-        options = f"-k {self.directory} -p 5432 -c listen_addresses='' -c fsync=off -c shared_buffers=16MB"
-        self.run(_program("pg_ctl"), "-w", "-D", data, "-l", log, "-o", options, "start")
-
-    def stop(self) -> None:
-        self.run(_program("pg_ctl"), "-w", "-m", "immediate", "-D", str(self.directory / "data"), "stop")
-
-    def options(self, database: str = "postgres", user: str = "postgres") -> dict[str, Any]:
-        return {"host": [str(self.directory)], "port": [5432], "user": user, "dbname": database}
-
-    def sql(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        connection = connect(self.options(database))
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
-
-    def new_database(self, template: str = "template1") -> str:
-        name = f"registry{next(self._count)}"
-        self.sql(f'CREATE DATABASE {name} TEMPLATE "{template}"')
-        return name
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    # Short: a socket's path may have 107 bytes only.
-    directory = Path(tempfile.mkdtemp(prefix="registry"))
-    found = Server(directory)
-    try:
-        found.start()
-        try:
-            yield found
-        finally:
-            found.stop()
-    finally:
-        shutil.rmtree(directory)
+    with running_server() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +115,7 @@ def query(connection: Any, statement: str, *values: Any) -> list[tuple[Any, ...]
 
 def dump(server: Server, database: str) -> str:
     """Everything in a database, sequences included: what check mode must leave alone."""
-    program = _program("pg_dump")
+    program = server_program("pg_dump")
     # Newer pg_dump puts a random word around its output.
     done = subprocess.run(
         [program, "-h", str(server.directory), "-U", "postgres", database],
