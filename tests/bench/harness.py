@@ -1,0 +1,79 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all measurements share: contenders in turn, medians, a table for people and a last line for scripts.
+
+A measurement compares with a peer or a floor *in the same run*, in turn: a ratio of two numbers that were taken
+minutes apart says how busy the machine was.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COLLECTIONS = ROOT / ".build" / "collections"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Wall clock times of one contender, in seconds, in the order of the rounds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one: a hiccup of the machine moves a mean, and not this."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> str:
+        """Fastest and slowest, for the table."""
+        return f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
+
+
+def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
+    """Time every contender *rounds* times, in turn; who comes first moves on by one from round to round."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    for _round in range(rounds):
+        for name in order:
+            started = time.perf_counter()
+            contenders[name]()
+            taken[name].append(time.perf_counter() - started)
+        order.append(order.pop(0))
+    return {name: Times(tuple(seconds)) for name, seconds in taken.items()}
+
+
+def run(argv: Sequence[str | Path], timeout_s: float = 600, **options: object) -> str:
+    """Standard output of a program; ends the measurement, with what it said, when the program fails."""
+    done = subprocess.run(  # type: ignore[call-overload]
+        [str(word) for word in argv], capture_output=True, text=True, check=False, timeout=timeout_s, **options
+    )
+    if done.returncode != 0:
+        sys.exit(f"{Path(argv[0]).name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return str(done.stdout)
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as they need to be; the first to the left, numbers to the right, floats with two digits."""
+    cells = [list(head), *([f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    for line in cells:
+        first, *others = (
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        print("  ".join([first, *others]).rstrip())
+
+
+def print_result(name: str, **values: float) -> None:
+    """The last line, for scripts: `bench NAME: key=1.23 …`; whole numbers without digits behind the point."""
+    said = (f"{key}={value:.2f}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items())
+    print(f"bench {name}:", *said, flush=True)
