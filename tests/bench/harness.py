@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / ".build" / "collections"
@@ -51,14 +52,23 @@ def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> d
     return {name: Times(tuple(seconds)) for name, seconds in taken.items()}
 
 
-def run(argv: Sequence[str | Path], timeout_s: float = 600, **options: object) -> str:
-    """Standard output of a program; ends the measurement, with what it said, when the program fails."""
-    done = subprocess.run(  # type: ignore[call-overload]
-        [str(word) for word in argv], capture_output=True, text=True, check=False, timeout=timeout_s, **options
+def run(argv: Sequence[str | Path], keep: bool = True, timeout_s: float = 600, **options: Any) -> str:
+    """Run a program; its standard output, which is thrown away unread where *keep* is false.
+
+    Ends the measurement, with what the program said, when it fails.
+    """
+    done = subprocess.run(
+        [str(word) for word in argv],
+        stdout=subprocess.PIPE if keep else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        **options,
     )
     if done.returncode != 0:
-        sys.exit(f"{Path(argv[0]).name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return str(done.stdout)
+        sys.exit(f"{Path(argv[0]).name} ended with {done.returncode}:\n{done.stdout or ''}\n{done.stderr}")
+    return done.stdout or ""
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
