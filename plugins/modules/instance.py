@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: instance
-short_description: Start or stop one PostgreSQL instance
+short_description: Start, stop, restart or reload one PostgreSQL instance
 version_added: 1.0.0
 author: The elephaas.herd authors (@elephaas)
 description:
@@ -15,6 +15,11 @@ description:
   - Stopped means that its postmaster process is gone. A control file that says "shut down" does not count,
     because a postmaster can live on after that, waiting for the sender to a replica that hangs.
   - A replica whose signal file is missing is not started, because it would come up writable beside its primary.
+  - Restarted means stopped and started, and then that everybody streams again who streamed before, that is the instance
+    itself if it is a replica, and its own replicas. An instance that does not run is started.
+  - Before it is restarted or reloaded, its configuration files are read as the server would read them. One that has
+    errors, or settings with which a replica would not start beside its primary, is refused while all is still well.
+  - Reloaded means that the server has read its configuration files again. It always counts as a change.
 extends_documentation_fragment:
   - elephaas.herd.instance
   - elephaas.herd.instance.token
@@ -25,15 +30,15 @@ options:
   state:
     description: The wanted state.
     type: str
-    choices: [started, stopped]
+    choices: [started, stopped, restarted, reloaded]
     required: true
   mode:
-    description: How to stop. See C(pg_ctl).
+    description: How to stop, also for a restart. See C(pg_ctl).
     type: str
     choices: [fast, smart, immediate]
     default: fast
   timeout:
-    description: How long starting or stopping may take, in seconds.
+    description: How long each of starting, stopping, reloading and streaming again may take, in seconds.
     type: int
     default: 60
   log_file:
@@ -41,13 +46,19 @@ options:
       - Where C(pg_ctl) sends what the server prints before, or without, its own logging.
       - If not set, a file in C(.elephaas) in the home directory of O(os_user). Not used with V(pg_ctlcluster).
     type: path
+  wait_streaming:
+    description:
+      - With O(state=restarted), wait until replication to and from the instance is as it was.
+      - A replica whose upstream was away tries again every C(wal_retrieve_retry_interval), by default 5 seconds.
+    type: bool
+    default: true
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: N/A
 notes:
-  - Stopping needs O(token) unless the instance is certainly a replica.
+  - Stopping and restarting need O(token) unless the instance is certainly a replica.
 seealso:
   - module: elephaas.herd.instance_info
   - module: elephaas.herd.operation_token
@@ -66,6 +77,12 @@ EXAMPLES = r"""
     port: 5432
     state: started
     timeout: 120
+
+- name: Restart a replica, and see it stream again
+  elephaas.herd.instance:
+    data_directory: /var/lib/postgresql/15/trading
+    port: 5432
+    state: restarted
 """
 
 RETURN = r"""
@@ -80,7 +97,7 @@ did:
   elements: str
 times:
   description: When it was asked for and when it was seen, in seconds since 1970.
-  returned: when something was started or stopped
+  returned: when something was done
   type: dict
   sample: {stop_requested: 1767225600.1, stopped: 1767225600.4}
 evidence:
@@ -89,91 +106,34 @@ evidence:
   type: dict
 """
 
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control import refuse_writable_start, start, stop
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
     instance_argument_spec,
     run_verb,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.states import bring_to
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard, require_token
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard
 
 
 def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's work, as the instance's account."""
     facts, store = look_and_guard(target)
-    runs = facts["status"] != "stopped"
-    if params["state"] == "stopped":
-        times, did = _stopped(target, params, check_mode, facts, store) if runs else ({}, [])
-    elif facts["status"] == "stopping":
-        raise OperatorError(
-            "STILL_STOPPING",
-            f"{target.label} is shutting down (process {facts['postmaster_pid']}) and cannot be started yet.",
-            "Stop it with state=stopped, which waits for the end, and start it then.",
-        )
-    elif not runs:
-        times, did = _started(target, params, check_mode, facts, store)
-    else:
-        facts, times, did = _ready(target, facts), {}, []
+    times, did = bring_to(target, params, check_mode, facts, store)
     released = finish(target, store, params, check_mode)
     result: dict[str, Any] = {"changed": bool(did) or released, "did": did}
     if times:
         result["times"] = times
+    if not check_mode and (did or facts["status"] == "starting"):
         facts = observe(target)
         require_identity(facts, target)
     result["instance"] = facts
     return result
-
-
-def _stopped(
-    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
-) -> tuple[dict[str, float], list[str]]:
-    # Whatever could be writable counts: starting up, hanging, or just not telling.
-    harmless = facts["role"] == "replica" and not facts["writable"]
-    if not harmless:
-        require_token(store, target, check_mode)
-    did = [f"stopped ({params['mode']}) the {facts['role']}, process {facts['postmaster_pid']}"]
-    return ({}, did) if check_mode else (stop(target, params["mode"], facts["postmaster_pid"]), did)
-
-
-def _started(
-    target: Target, params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
-) -> tuple[dict[str, float], list[str]]:
-    refuse_writable_start(facts)
-    if target.token is not None:
-        # The undo of a failover: an operation that was overtaken must not start a primary beside the new one.
-        require_token(store, target, check_mode)
-    did = [f"started it as a {facts['role']}"]
-    if check_mode:
-        return {}, did
-    if not params["log_file"]:
-        store.prepare()
-    return start(target, params["log_file"] or store.server_log), did
-
-
-def _ready(target: Target, facts: dict[str, Any]) -> dict[str, Any]:
-    """Somebody else has started it a moment ago: started means that it accepts connections."""
-    deadline = time.monotonic() + target.timeout
-    while facts["status"] == "starting":
-        if time.monotonic() > deadline:
-            raise OperatorError(
-                "START_TIMEOUT",
-                f"{target.label} was started and does not accept connections after {target.timeout:g} s.",
-                "See its log: it may be replaying WAL after a crash.",
-                {"sql_error": facts["sql_error"]},
-            )
-        time.sleep(0.2)
-        facts = observe(target)
-        require_identity(facts, target)
-    return facts
 
 
 def main() -> None:
@@ -182,9 +142,10 @@ def main() -> None:
         instance_argument_spec(
             timeout=60,
             with_token=True,
-            state={"type": "str", "choices": ["started", "stopped"], "required": True},
+            state={"type": "str", "choices": ["started", "stopped", "restarted", "reloaded"], "required": True},
             mode={"type": "str", "choices": ["fast", "smart", "immediate"], "default": "fast"},
             log_file={"type": "path"},
+            wait_streaming={"type": "bool", "default": True},
             **RELEASE_OPTIONS,
         ),
         supports_check_mode=True,

@@ -163,6 +163,24 @@ instance:
     base_backup_running:
       description: A base backup is being taken from it.
       type: bool
+    started_at:
+      description: When the running server was started, in seconds since 1970.
+      type: float
+    pending_restart:
+      description: Settings that were changed in the configuration files and wait for a restart.
+      type: list
+      elements: str
+    config_errors:
+      description:
+        - What is wrong in the configuration files of a running server and in its C(pg_hba.conf), one line each.
+        - Empty too when O(os_user) is no superuser there.
+      type: list
+      elements: str
+    next_start:
+      description:
+        - What the running server would have after a restart for the settings that must not be lower on a replica than on
+          its primary (C(max_connections) and so on). Empty when O(os_user) is no superuser there.
+      type: dict
     programs:
       description: Paths of C(psql), C(pg_ctl), C(pg_controldata), C(pg_waldump); null if missing.
       type: dict

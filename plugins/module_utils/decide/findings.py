@@ -21,17 +21,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import 
     Stage,
     mirrored_operations,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.vhost import dns_value, same_dns_value
-
-#: Settings that a standby must have at least as high as its primary, or it refuses to start
-#: (PostgreSQL documentation, "Hot Standby", administrator's overview).
-STANDBY_CRITICAL = (
-    "max_connections",
-    "max_worker_processes",
-    "max_wal_senders",
-    "max_prepared_transactions",
-    "max_locks_per_transaction",
-)
 
 #: Programs without which a member cannot play its part.
 REQUIRED_PROGRAMS = ("psql", "pg_ctl", "pg_controldata", "pg_waldump")
@@ -203,7 +194,7 @@ def standby_settings(situation: Situation) -> Iterator[Finding]:
     """Followers whose settings are too low for the new primary."""
     if situation.candidate is None:
         return
-    for name in STANDBY_CRITICAL:
+    for name in STANDBY_SETTINGS:
         needed = _number(situation.candidate.fact("settings", name))
         for member in situation.replicas_to_be:
             has = _number(member.fact("settings", name))

@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres import token as token_store
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo import (
@@ -81,8 +82,30 @@ SELECT json_build_object(
       'name', slot_name, 'type', slot_type, 'active', active, 'restart_lsn', restart_lsn,
       'wal_status', wal_status, 'temporary', temporary) ORDER BY slot_name), '[]') FROM pg_replication_slots),
   'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (%s)),
+  'started_at', extract(epoch FROM pg_postmaster_start_time()),
+  'pending_restart', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
   'backups', (SELECT count(*) FROM pg_stat_progress_basebackup)
 );
+"""
+
+# What the configuration files say now, which a reload or a restart would read. Only a superuser may look into them
+# ("pg_file_settings", "pg_hba_file_rules"), and a statement that names them fails for everybody else: hence psql's \\if.
+# A setting that only a restart can change is no error there, though PostgreSQL gives it in the same column.
+_FILES_SQL = """
+SELECT rolsuper AS elephaas_superuser FROM pg_roles WHERE rolname = current_user \\gset
+\\if :elephaas_superuser
+SELECT json_build_object(
+  'next_start', (SELECT json_object_agg(s.name, coalesce(
+      (SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1),
+      CASE WHEN s.source = 'configuration file' THEN s.boot_val ELSE s.setting END))
+      FROM pg_settings s WHERE s.name IN (%s)),
+  'config_errors', (SELECT coalesce(json_agg(text), '[]') FROM (
+      SELECT format('%%s line %%s: %%s%%s', sourcefile, sourceline, name || ': ', error) AS text
+        FROM pg_file_settings
+       WHERE error IS NOT NULL AND error <> 'setting could not be applied'
+      UNION ALL
+      SELECT format('pg_hba.conf line %%s: %%s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL) e));
+\\endif
 """
 
 
@@ -178,6 +201,10 @@ def _empty(target: Target) -> dict[str, Any]:
         "control": {},
         "disk": None,
         "base_backup_running": False,
+        "started_at": None,
+        "pending_restart": [],
+        "config_errors": [],
+        "next_start": {},
         "programs": dict.fromkeys(PROGRAMS),
         "operation": None,
         "waiter": None,
@@ -222,19 +249,30 @@ def address_of(facts: dict[str, Any], application: str = "elephaas") -> Address:
 
 
 def _ask(facts: dict[str, Any], timeout: float) -> dict[str, Any]:
-    names = ", ".join(f"'{name}'" for name in (*KNOWN, *_PRESET))
-    sql = _SQL % names
+    sql = _SQL % _in(*KNOWN, *_PRESET) + _FILES_SQL % _in(*STANDBY_SETTINGS)
     try:
         address = address_of(facts)
     except OperatorError as error:
         raise SqlError(error.reason) from error
     try:
-        return json.loads(query(address, sql, timeout))
+        return _read(query(address, sql, timeout))
     except SqlError as error:
         if "recovery is not in progress" not in str(error) and "recovery is in progress" not in str(error):
             raise
         # It was promoted between two functions of the same statement: the second look sees the new state.
-        return json.loads(query(address, sql, timeout))
+        return _read(query(address, sql, timeout))
+
+
+def _in(*names: str) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _read(printed: str) -> dict[str, Any]:
+    """The documents of both statements as one; the second is there for a superuser only."""
+    answer: dict[str, Any] = {}
+    for line in printed.splitlines():
+        answer.update(json.loads(line))
+    return answer
 
 
 def _add_running(facts: dict[str, Any], target: Target, postmaster: Postmaster) -> None:
@@ -262,6 +300,10 @@ def _add_running(facts: dict[str, Any], target: Target, postmaster: Postmaster) 
         clients=answer["clients"],
         slots=answer["slots"],
         base_backup_running=answer["backups"] > 0,
+        started_at=answer["started_at"],
+        pending_restart=answer["pending_restart"],
+        config_errors=answer.get("config_errors", []),
+        next_start={name: int(text) for name, text in (answer.get("next_start") or {}).items() if _is_number(text)},
         _answered_as=(answer["settings"].get("data_directory"), answer["system_identifier"]),
     )
     if not answer["superuser"]:
@@ -281,6 +323,11 @@ def _add_running(facts: dict[str, Any], target: Target, postmaster: Postmaster) 
                 facts["data_directory"], parse_lsn(replayed), facts["settings"]["wal_segment_size"]
             )
             facts["timeline"] = max(facts["timeline"], held)
+
+
+def _is_number(text: Any) -> bool:
+    # A file may hold anything; what is no number is among config_errors.
+    return isinstance(text, str) and text.strip().isdigit()
 
 
 def _add_mute(facts: dict[str, Any], message: str) -> None:

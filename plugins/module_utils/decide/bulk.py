@@ -1,0 +1,468 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What start, stop, restart, reload and a diagnostic promote do to the selected members of a herd. Private.
+
+Pure: the same plan is shown in check mode, agreed to at the gate, and carried out step by step. Every host checks what
+its step expects once more, so that a situation which has changed since stops its herd and no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Iterator
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import (
+    PRIMARY_FIRST,
+    STANDBY_SETTINGS,
+    Values,
+    restart_order,
+)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import (
+    REFUSE,
+    WARN,
+    Verdict,
+    accept,
+    most_severe_first,
+    worst,
+)
+
+#: Verbs, and the state of module instance that each step asks for.
+STATES = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded", "promote": "detached"}
+VERBS = tuple(STATES)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the verb, the selected members' inventory names, and how.
+
+    mode: of a stop (fast, smart, immediate). only_pending: restart only where a changed setting waits for it.
+    accept: codes of acceptable refusals that the operator accepts.
+    """
+
+    verb: str
+    selected: frozenset[str]
+    mode: str = "fast"
+    only_pending: bool = False
+    accept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change of one member. expect: what its host must still see before it acts. why: for the plan's reader."""
+
+    name: str
+    role: str
+    expect: dict[str, Any]
+    why: str = ""
+
+
+@dataclass
+class Draft:
+    """A plan while it is made.
+
+    skipped: member -> why nothing needs to be done. left: member -> why it cannot be done now.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def plan_bulk(herd: Herd, request: Request) -> dict[str, Any]:
+    """Decide what the verb does to this herd. Plain data, described in the documentation of bulk_plan_info."""
+    draft = Draft()
+    selected = [member for member in herd.members if member.name in request.selected]
+    draft.verdicts += _herd_verdicts(herd, request)
+    for member in selected:
+        if not member.reachable:
+            draft.left[member.name] = member.error or "its host does not answer"
+        elif member.fact("identity_problem"):
+            draft.verdicts.append(
+                Verdict(
+                    "WRONG_SERVER",
+                    REFUSE,
+                    member.name,
+                    str(member.fact("identity_problem")),
+                    "Correct port or data directory in the record.",
+                )
+            )
+        elif member.status == "absent":
+            draft.left[member.name] = "there is no data directory"
+    present = [member for member in selected if member.reachable and member.status != "absent"]
+    _PLANNERS[request.verb](herd, request, present, draft)
+    return _document(herd, request, draft)
+
+
+def _document(herd: Herd, request: Request, draft: Draft) -> dict[str, Any]:
+    verdicts = most_severe_first(accept(draft.verdicts, request.accept))
+    verdicts += [
+        Verdict("LEFT_OUT", WARN, name, why, "See to it, and run the same command again.")
+        for name, why in draft.left.items()
+    ]
+    refused = worst(verdicts) == REFUSE
+    outcome = REFUSE if refused else GO if draft.steps or draft.left else DONE
+    steps = [
+        {"name": step.name, "state": STATES[request.verb], "role": step.role, "expect": step.expect, "why": step.why}
+        for step in draft.steps
+    ]
+    plan = {
+        "herd": herd.name,
+        "verb": request.verb,
+        "mode": request.mode,
+        "outcome": outcome,
+        "protected": herd.protected,
+        # What nobody would be surprised by needs no confirmation.
+        "asks": herd.protected or any(verdict.level == WARN and verdict.code in _ASKING for verdict in verdicts),
+        "steps": steps,
+        "skipped": draft.skipped,
+        "left": draft.left,
+        "verdicts": [verdict.as_dict() for verdict in verdicts],
+        "token_floor": herd.highest_token,
+        "agreed": None,
+    }
+    return {**plan, "decisions": _decisions(plan)}
+
+
+def _decisions(plan: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "herd": plan["herd"],
+        "verb": plan["verb"],
+        "mode": plan["mode"],
+        "outcome": plan["outcome"],
+        "steps": [[step["name"], step["state"], step["role"]] for step in plan["steps"]],
+        "left": sorted(plan["left"]),
+        "refused": sorted({verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == REFUSE}),
+    }
+
+
+def _herd_verdicts(herd: Herd, request: Request) -> Iterator[Verdict]:
+    if herd.hold_reason:
+        yield Verdict(
+            "HERD_ON_HOLD",
+            REFUSE,
+            herd.name,
+            f"it is on hold: {herd.hold_reason}",
+            "Have the hold lifted by who put it there.",
+        )
+    if herd.operation and herd.operation.open and herd.operation.verb == "failover":
+        yield Verdict(
+            "OPERATION_OPEN",
+            REFUSE,
+            herd.name,
+            f"a failover from {herd.operation.source} to {herd.operation.target} by {herd.operation.operator} is not finished",
+            "Finish it first, by the same command that began it.",
+        )
+    if herd.missing and request.verb not in ("stop", "reload"):
+        yield Verdict(
+            "HERD_INCOMPLETE",
+            REFUSE,
+            herd.name,
+            f"the inventory does not hold all of it: {', '.join(herd.missing)}",
+            "Use an inventory without filters, and an AWX job without slices.",
+        )
+
+
+# -- what each verb does ----------------------------------------------------------------------------------------------
+
+
+def _start(herd: Herd, _request: Request, present: list[Member], draft: Draft) -> None:
+    """The primary first, then whoever streams from it: a replica that starts meets its upstream."""
+    for member in _by_depth(herd, present):
+        if member.status in ("running", "starting"):
+            draft.skipped[member.name] = "it runs"
+        elif member.status == "stopping":
+            draft.left[member.name] = "it is shutting down"
+        else:
+            draft.verdicts += _would_write(herd, member)
+            draft.steps.append(_step(member))
+
+
+def _would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
+    """A stopped member that comes up writable must be the only one, and the one that the record expects.
+
+    After a site came back, a bulk start is how an old primary becomes a second one.
+    """
+    if member.role == "superseded":
+        yield Verdict(
+            "SUPERSEDED",
+            REFUSE,
+            member.name,
+            "it was the primary before a failover, and what it holds has been overtaken",
+            "Make it a replica of the new primary; do not start it as it is.",
+        )
+        return
+    if member.fact("role") != "primary" or member.detached:
+        return
+    reason = ""
+    others = [other for other in herd.members if other.name != member.name and not other.detached]
+    writable = [other.name for other in others if other.writable]
+    unseen = [other.name for other in others if not other.reachable]
+    newer = [other.name for other in others if (other.fact("timeline") or 0) > (member.fact("timeline") or 0)]
+    if writable:
+        reason = f"{', '.join(writable)} accepts writes already"
+    elif newer:
+        reason = f"{', '.join(newer)} is on a newer timeline, so there was a failover while it was down"
+    elif member.role != "primary" and unseen:
+        reason = f"it is recorded as {member.role}, and {', '.join(unseen)} cannot be looked at"
+    elif member.role != "primary" and any(other.role == "primary" for other in others):
+        reason = f"it is recorded as {member.role}, and another member is the recorded primary"
+    if reason:
+        yield Verdict(
+            "SECOND_PRIMARY",
+            REFUSE,
+            member.name,
+            f"it would accept writes, and {reason}",
+            "Make it a replica (follow, or a rebuild), or correct the record where that is what is wrong.",
+        )
+
+
+def _stop(herd: Herd, request: Request, present: list[Member], draft: Draft) -> None:
+    """The primary first: while its replicas stream, its shutdown waits until they have received everything."""
+    for member in _by_depth(herd, present):
+        if member.status == "stopped":
+            draft.skipped[member.name] = "it is stopped"
+            continue
+        draft.steps.append(_step(member))
+        draft.verdicts += _interrupts(member, "stops")
+        if request.mode == "immediate":
+            draft.verdicts.append(
+                Verdict("IMMEDIATE", WARN, member.name, "without a checkpoint: it recovers as after a crash", "")
+            )
+
+
+def _interrupts(member: Member, does: str) -> Iterator[Verdict]:
+    clients, replicas = member.fact("clients") or 0, len(member.fact("replicas") or [])
+    if member.fact("role") == "primary" and (clients or replicas or member.fact("sql_error")):
+        seen = "it does not tell how many clients it has" if member.fact("sql_error") else _counted(clients, replicas)
+        yield Verdict("PRIMARY_IN_USE", WARN, member.name, f"it {does}, and {seen}", "")
+
+
+def _counted(clients: int, replicas: int) -> str:
+    return f"has {clients} client{'' if clients == 1 else 's'} and {replicas} replica{'' if replicas == 1 else 's'}"
+
+
+def _restart(herd: Herd, request: Request, present: list[Member], draft: Draft) -> None:
+    if draft.left:
+        draft.verdicts.append(
+            Verdict(
+                "UNREACHABLE",
+                REFUSE,
+                herd.name,
+                f"{', '.join(draft.left)} cannot be restarted, and no member is while the order is broken",
+                "See to it, or limit the run to the others.",
+            )
+        )
+    chosen = []
+    for member in present:
+        if not member.running:
+            draft.skipped[member.name] = f"it is {member.status}, and stays so: start brings it up"
+        elif request.only_pending and not member.fact("pending_restart"):
+            draft.skipped[member.name] = "no changed setting waits for a restart"
+        else:
+            chosen.append(member)
+    order, problems = _restart_order(herd, chosen)
+    draft.verdicts += [
+        Verdict("STANDBY_SETTINGS", REFUSE, herd.name, problem, 'See "Hot Standby" in PostgreSQL\'s documentation.')
+        for problem in problems
+    ]
+    for member in chosen:
+        draft.verdicts += _unfit_for_restart(herd, member)
+    inward = list(reversed(_by_depth(herd, chosen)))
+    if order == PRIMARY_FIRST:
+        inward.reverse()
+    for member in inward:
+        again = "" if member.fact("role") == "primary" else "seen streaming again before the next"
+        draft.steps.append(_step(member, again))
+        draft.verdicts += _interrupts(member, "is restarted")
+
+
+def _unfit_for_restart(herd: Herd, member: Member) -> Iterator[Verdict]:
+    if member.fact("sql_error"):
+        yield Verdict("NO_ANSWER", REFUSE, member.name, str(member.fact("sql_error")), "See that PostgreSQL's log.")
+    yield from _config_errors(member)
+    if member.fact("base_backup_running"):
+        yield Verdict(
+            "BACKUP_RUNNING",
+            REFUSE,
+            member.name,
+            "a base backup is being taken from it, and would be lost",
+            "Wait for its end.",
+            acceptable=True,
+        )
+    waiting = [other.name for other in herd.members if other.in_recovery and not other.streaming]
+    down = [other.name for other in herd.members if other.reachable and not other.running and not other.detached]
+    broken = sorted({*waiting, *down} - {member.name})
+    if member.in_recovery and broken:
+        yield Verdict(
+            "REPLICA_DOWN",
+            WARN,
+            member.name,
+            f"{', '.join(broken)} does not stream either, so while it is restarted the herd has one replica less still",
+            "",
+        )
+
+
+def _config_errors(member: Member) -> Iterator[Verdict]:
+    errors = member.fact("config_errors") or []
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        yield Verdict(
+            "CONFIG_ERRORS",
+            REFUSE,
+            member.name,
+            f"its configuration files have errors: {errors[0]}{more}",
+            "Correct them: pg_file_settings and pg_hba_file_rules list them all.",
+        )
+
+
+def _restart_order(herd: Herd, chosen: list[Member]) -> tuple[str | None, list[str]]:
+    names = {member.name for member in chosen}
+    primary_after: Values | None = None
+    restarted: dict[str, tuple[Values, Values, Values]] = {}
+    kept: dict[str, Values] = {}
+    for member in herd.members:
+        if member.detached or not member.running:
+            continue
+        now = _values(member.fact("settings"))
+        after = _values(member.fact("next_start")) or now
+        if not member.in_recovery:
+            primary_after = after if member.name in names else primary_after
+        elif member.name in names:
+            # What it met in the WAL stands in its control file; that is what its start compares with.
+            restarted[member.name] = (now, after, _values(member.fact("control")))
+        else:
+            kept[member.name] = now
+    return restart_order(primary_after, restarted, kept)
+
+
+def _values(found: Any) -> Values:
+    return {name: int(found[name]) for name in STANDBY_SETTINGS if isinstance((found or {}).get(name), int)}
+
+
+def _reload(_herd: Herd, _request: Request, present: list[Member], draft: Draft) -> None:
+    for member in present:
+        if not member.running:
+            draft.skipped[member.name] = f"it is {member.status}"
+            continue
+        draft.verdicts += _config_errors(member)
+        pending = member.fact("pending_restart") or []
+        draft.steps.append(_step(member, f"waits for a restart: {', '.join(pending)}" if pending else ""))
+
+
+def _promote(herd: Herd, _request: Request, present: list[Member], draft: Draft) -> None:
+    """For a diagnosis: the member leaves the herd, which keeps its primary, its lead and its DNS name."""
+    todo = []
+    for member in present:
+        if member.detached and member.writable:
+            draft.skipped[member.name] = "it is detached and writable"
+        else:
+            todo.append(member)
+    if len(todo) > 1:
+        names = ", ".join(member.name for member in todo)
+        draft.verdicts.append(
+            Verdict(
+                "MORE_THAN_ONE",
+                REFUSE,
+                herd.name,
+                f"{len(todo)} members are selected to be promoted for a diagnosis: {names}",
+                "Limit the run to one of them. To make a replica the herd's primary, use failover.",
+            )
+        )
+    for member in todo:
+        draft.verdicts += _unfit_for_diagnosis(herd, member)
+        draft.steps.append(_step(member, "archiving is switched off first; it leaves the herd"))
+
+
+def _unfit_for_diagnosis(herd: Herd, member: Member) -> Iterator[Verdict]:
+    def refuse(code: str, reason: str, next_step: str = "") -> Verdict:
+        return Verdict(code, REFUSE, member.name, reason, next_step)
+
+    if not member.running or member.fact("sql_error"):
+        yield refuse("NOT_RUNNING", f"it is {member.status} and does not answer", "Start it first.")
+        return
+    if not member.in_recovery:
+        yield refuse("NOT_A_REPLICA", "it accepts writes already", "Only a replica can be promoted.")
+        return
+    subscribers = [
+        str(sender.get("application_name")) for sender in member.fact("replicas") or [] if not sender.get("backup")
+    ]
+    if subscribers:
+        yield refuse(
+            "SUBSCRIBERS",
+            f"{', '.join(subscribers)} streams from it and would follow it out of the herd",
+            "Point them at another upstream first.",
+        )
+    upstreams = [other for other in herd.members if member.streams_from(other) and other.fact("replicas")]
+    waited_for = [
+        sender
+        for other in upstreams
+        for sender in other.fact("replicas")
+        if sender.get("sync_state") in ("sync", "quorum") and sender.get("application_name") == _application(member)
+    ]
+    if waited_for:
+        yield refuse(
+            "SYNCHRONOUS",
+            "the primary's commits wait for it (synchronous_standby_names)",
+            "Take it out of synchronous_standby_names first.",
+        )
+    yield Verdict(
+        "LEAVES_HERD",
+        WARN,
+        member.name,
+        "it becomes writable beside its herd, for a diagnosis only: it has to be rebuilt to come back",
+        "",
+    )
+
+
+def _application(member: Member) -> Any:
+    # What a walreceiver calls itself when its connection settings do not say ("application_name" in primary_conninfo).
+    return member.fact("upstream", "application_name") or "walreceiver"
+
+
+_PLANNERS: dict[str, Callable[[Herd, Request, list[Member], Draft], None]] = {
+    "start": _start,
+    "stop": _stop,
+    "restart": _restart,
+    "reload": _reload,
+    "promote": _promote,
+}
+
+#: Warnings that a person should have seen before it happens.
+_ASKING = ("PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "BACKUP_RUNNING")
+
+
+# -- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _step(member: Member, why: str = "") -> Step:
+    role = str(member.fact("role"))
+    expect = {
+        "role": role,
+        "running": member.status != "stopped",
+        "system_identifier": member.fact("system_identifier"),
+        "timeline": member.fact("timeline"),
+    }
+    return Step(member.name, role, expect, why)
+
+
+def _by_depth(herd: Herd, members: Iterable[Member]) -> list[Member]:
+    """Nearest to the primary first, then by name."""
+    return sorted(members, key=lambda member: (_depth(herd, member), member.name))
+
+
+def _depth(herd: Herd, member: Member) -> int:
+    """How many members stand between this one and the top of its cascade, by what is seen, else by the record."""
+    depth, seen, here = 0, {member.name}, member
+    while here.fact("role") == "replica" or here.upstream:
+        above = next((other for other in herd.members if here.streams_from(other)), None) or herd.member(here.upstream)
+        if above is None or above.name in seen:
+            # Its upstream is no member, or two stream from each other: below the primary, wherever that is.
+            return depth + 1
+        seen.add(above.name)
+        depth, here = depth + 1, above
+    return depth

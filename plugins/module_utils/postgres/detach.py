@@ -1,0 +1,58 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Promotes a replica for a diagnosis: it leaves its herd, and must not disturb what the herd keeps. Private."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.promotion import promoted
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import store_settings
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import require_answer
+
+# A command that says "archived" and does nothing ("Continuous Archiving"): with an empty one the WAL would pile up.
+_NO_ARCHIVE = "/bin/true"
+
+
+def detached(target: Target, facts: dict[str, Any], store: TokenStore) -> list[str]:
+    """Switch archiving off and promote it; what was done, in words.
+
+    Archiving goes first: at its promotion a server archives the history file of its new timeline, whose number the
+    herd's next failover would take too. Raises OperatorError ARCHIVING_ON, and what promoted() raises.
+    """
+    if facts["writable"]:
+        return []
+    require_answer(facts)
+    did = _no_archiving(target, facts) if facts["settings"]["archive_command_set"] else []
+    options = {"proof": "none", "expect_timeline": facts["timeline"], "checkpoint": True}
+    return did + promoted(target, options, False, facts, store)
+
+
+def _no_archiving(target: Target, facts: dict[str, Any]) -> list[str]:
+    names = {"archive_command": _NO_ARCHIVE}
+    if facts["major"] >= 15:
+        names["archive_library"] = ""
+    store_settings(facts, names, target.timeout)
+    address = address_of(facts)
+    try:
+        query(address, "SELECT pg_reload_conf();", target.timeout)
+        # pg_reload_conf only asks: each new session shows what the postmaster has read by then.
+        sql = "SELECT count(*) FROM pg_settings WHERE name = 'archive_command' AND setting = '/bin/true';"
+        for _attempt in range(100):
+            if query(address, sql, target.timeout) == "1":
+                return ["switched archiving off (archive_command)"]
+    except SqlError as error:
+        raise OperatorError(
+            "ARCHIVING_ON", f"Archiving of {target.label} could not be switched off: {error}."
+        ) from error
+    raise OperatorError(
+        "ARCHIVING_ON",
+        f"Archiving of {target.label} was switched off in its settings, and it does not take them.",
+        "See where archive_command is set: on the command line it cannot be changed.",
+    )
