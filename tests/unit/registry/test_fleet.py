@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet as fleets
-from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet_change, names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 
 EMPTY: fleets.Fleet = {"environments": {}, "datacenters": {}, "servers": {}, "herds": []}
@@ -239,18 +239,20 @@ def test_loading_what_is_there_changes_nothing(wanted: dict[str, Any]) -> None:
     fleet = fleets.parse_fleet(wanted)
     live = {fleets.herd_key(herd) for herd in fleet["herds"]}
     for mode in ("merged", "overridden"):
-        assert fleets.fleet_difference(fleet, fleet, mode) == []
-        assert fleets.fleet_difference(fleet, fleet, mode, live) == []
+        assert fleet_change.fleet_difference(fleet, fleet, mode) == []
+        assert fleet_change.fleet_difference(fleet, fleet, mode, live) == []
 
 
 @given(documents(), documents())
 @settings(max_examples=60, deadline=None)
 def test_overridden_removes_and_merged_never_does(before: dict[str, Any], after: dict[str, Any]) -> None:
     current, wanted = fleets.parse_fleet(before), fleets.parse_fleet(after)
-    removed = {c["name"] for c in fleets.fleet_difference(current, wanted, "overridden") if c["action"] == "remove"}
+    removed = {
+        c["name"] for c in fleet_change.fleet_difference(current, wanted, "overridden") if c["action"] == "remove"
+    }
     assert {f"{name}" for name in set(current["servers"]) - set(wanted["servers"])} <= removed
     try:
-        merged = fleets.fleet_difference(current, wanted, "merged")
+        merged = fleet_change.fleet_difference(current, wanted, "merged")
     except OperatorError as error:
         assert error.code == "FLEET_INVALID"  # a place taken by a herd that the file does not have
     else:
@@ -285,19 +287,19 @@ def failed_over() -> fleets.Fleet:
 def test_a_merged_load_keeps_the_roles_of_a_herd_that_was_seen() -> None:
     live = {("prod", "Order-Book")}
     current, wanted = failed_over(), fleets.parse_fleet(document())
-    assert fleets.fleet_difference(current, wanted, "merged", live) == []
-    notes = fleets.kept_roles(current, wanted, live)
+    assert fleet_change.fleet_difference(current, wanted, "merged", live) == []
+    notes = fleet_change.kept_roles(current, wanted, live)
     assert len(notes) == 1
     assert "chi-db1, chi-db2" in notes[0]
-    assert fleets.fleet_difference(current, wanted, "merged") != []
-    assert fleets.kept_roles(current, wanted, ()) == []
+    assert fleet_change.fleet_difference(current, wanted, "merged") != []
+    assert fleet_change.kept_roles(current, wanted, ()) == []
 
 
 def test_a_new_member_of_a_herd_that_failed_over_follows_the_new_primary() -> None:
     more = document()
     more["servers"]["new-db1"] = {"environment": "prod"}
     more["herds"][0]["members"].append({"server": "new-db1"})
-    changes = fleets.fleet_difference(failed_over(), fleets.parse_fleet(more), "merged", {("prod", "Order-Book")})
+    changes = fleet_change.fleet_difference(failed_over(), fleets.parse_fleet(more), "merged", {("prod", "Order-Book")})
     added = next(change for change in changes if change["kind"] == "instance")
     assert (added["name"], added["after"]["role"], added["after"]["upstream"]) == (
         "Order-Book_prod@new-db1",
@@ -310,7 +312,7 @@ def test_a_merged_file_can_not_take_what_another_herd_has() -> None:
     other = copy.deepcopy(document())
     other["herds"][0].update(name="second", pgdata="/srv/second")
     with pytest.raises(OperatorError, match="port 5432 on server chi-db1"):
-        fleets.fleet_difference(fleets.parse_fleet(document()), fleets.parse_fleet(other), "merged")
+        fleet_change.fleet_difference(fleets.parse_fleet(document()), fleets.parse_fleet(other), "merged")
 
 
 def test_a_part_of_a_fleet_is_a_fleet() -> None:
