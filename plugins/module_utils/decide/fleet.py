@@ -36,7 +36,11 @@ ROLES = ("primary", "replica", "detached", "superseded")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?\Z")
 _DIGITS = re.compile(r"[0-9]{1,6}\Z")
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+# The name of an interface, behind the % of a link-local address (RFC 4007 allows anything there).
+_ZONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+# No database in UTF-8 holds half of a surrogate pair, which YAML and JSON can write, or a NUL.
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Fleet = Dict[str, Any]
 _Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -78,8 +82,8 @@ def _show(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or "\x00" in value:
-        raise _BadValue("text")
+    if not isinstance(value, str) or _UNSTORABLE.search(value):
+        raise _BadValue("text that UTF-8 can hold, without NUL")
     return value
 
 
@@ -118,7 +122,7 @@ def _user(value: object) -> str:
 
 
 def _role_name(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value.encode()) > 63 or _CONTROL_CHARACTERS.search(value):
+    if not isinstance(value, str) or not value or _CONTROL_CHARACTERS.search(value) or len(value.encode()) > 63:
         raise _BadValue("a PostgreSQL role name of at most 63 bytes")
     return value
 
@@ -132,7 +136,9 @@ def _host(value: object) -> str:
 def _address(value: object) -> str:
     if isinstance(value, str):
         try:
-            return str(ipaddress.ip_address(value))
+            address = str(ipaddress.ip_address(value))
+            if "%" not in address or _ZONE.match(address.partition("%")[2]):
+                return address
         except ValueError:
             # Something of digits and dots only is a mistyped address, not a name.
             if _HOST.match(value) and re.search(r"[A-Za-z]", value):
