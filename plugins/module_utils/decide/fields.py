@@ -15,6 +15,11 @@ from typing import Any, Callable, Dict, Iterable, Tuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import (
+    CONTROL_CHARACTERS,
+    UNSTORABLE,
+    quoted,
+)
 
 DEFAULT_PORT = 5432
 DEFAULT_SSH_PORT = 22
@@ -25,10 +30,15 @@ ROLES = ("primary", "replica", "detached", "superseded")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 # Accounts of a directory service: postgres@corp.example.
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
-_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?\Z")
-_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}\Z")
+# RFC 1123, section 2.1, and the underscore that private zones use.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
+# The name of an interface, behind the % of a link-local address (RFC 4007 allows anything there).
+_ZONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _DIGITS = re.compile(r"[0-9]{1,6}\Z")
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+
+# PostgreSQL's programs cut off what is longer (MAXPGPATH, less the names of files in it).
+_MAX_PATH_BYTES = 900
 
 
 class BadValue(Exception):
@@ -47,7 +57,7 @@ class Problems:
 
     def bad(self, path: str, value: object, allowed: str) -> None:
         """This place has a value that is not allowed."""
-        self.add(path, f"{show(value)} is not valid; allowed: {allowed}")
+        self.add(path, f"{quoted(value)} is not valid; allowed: {allowed}")
 
     def raise_if_any(self, code: str, what: str, next_step: str) -> None:
         """Raise OperatorError with everything that was found; what: that which has the problems, as a sentence's subject."""
@@ -58,22 +68,12 @@ class Problems:
             )
 
 
-def show(value: object) -> str:
-    """A value as Python writes it, cut where it gets long."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 # -- one function per kind of value: returns it normalised, or raises BadValue(what is allowed) -----------------------
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or "\x00" in value:
-        raise BadValue("text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can carry and UTF-8 can not
-        raise BadValue("text") from None
+    if not isinstance(value, str) or UNSTORABLE.search(value):
+        raise BadValue("text that UTF-8 can hold, without NUL")
     return value
 
 
@@ -95,11 +95,13 @@ def _number(low: int, high: int) -> Callable[[object], int]:
 
 
 def _directory(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or _CONTROL_CHARACTERS.search(value):
+    if not isinstance(value, str) or not value.startswith("/") or CONTROL_CHARACTERS.search(value):
         raise BadValue("an absolute path, such as /var/lib/postgresql/15/main")
-    path = posixpath.normpath(_text(value))
+    path = posixpath.normpath(value)
     # POSIX leaves the meaning of exactly two leading slashes open; normpath keeps them.
     path = "/" + path.lstrip("/")
+    if len(path.encode()) > _MAX_PATH_BYTES:
+        raise BadValue(f"an absolute path of at most {_MAX_PATH_BYTES} bytes")
     if path == "/" or ".." in value.split("/"):
         raise BadValue("an absolute path without '..', not the root directory")
     return path
@@ -120,7 +122,7 @@ def _login(value: object) -> str:
 
 
 def _role_name(value: object) -> str:
-    if not isinstance(value, str) or not value or _CONTROL_CHARACTERS.search(value) or len(_text(value).encode()) > 63:
+    if not isinstance(value, str) or not value or CONTROL_CHARACTERS.search(value) or len(value.encode()) > 63:
         raise BadValue("a PostgreSQL role name of at most 63 bytes")
     return value
 
@@ -133,11 +135,10 @@ def _host(value: object) -> str:
 
 def _address(value: object) -> str:
     if isinstance(value, str):
-        # A zone may hold anything (RFC 4007), and becomes a word of ssh's: only an interface name is meant.
-        _address_part, percent, zone = value.partition("%")
         try:
-            if not percent or _ZONE.match(zone):
-                return str(ipaddress.ip_address(value))
+            address = str(ipaddress.ip_address(value))
+            if "%" not in address or _ZONE.match(address.partition("%")[2]):
+                return address
         except ValueError:
             # Something of digits and dots only is a mistyped address, not a name.
             if _HOST.match(value) and re.search(r"[A-Za-z]", value):
@@ -165,7 +166,7 @@ def _networks(value: object) -> list[str]:
             result.append(str(ipaddress.ip_network(_text(item))))
         except (ValueError, BadValue):
             raise BadValue(
-                f"a list of networks such as 10.10.0.0/16, without host bits ({show(item)} is none)"
+                f"a list of networks such as 10.10.0.0/16, without host bits ({quoted(item)} is none)"
             ) from None
     return result
 

@@ -24,6 +24,7 @@ from typing import Any, Dict, Iterable, Iterator
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import fields, names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.fields import Keys, Problems
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import quoted
 
 Fleet = Dict[str, Any]
 
@@ -41,7 +42,7 @@ def _read_named(document: dict[str, Any], section: str, keys: Keys, problems: Pr
     for name, item in items.items():
         problem = names.name_problem(name)
         if problem:
-            problems.add(f"{section}.{name}", f"{fields.show(name)} {problem}")
+            problems.add(f"{section}.{name}", f"{quoted(name)} {problem}")
             continue
         result[str(name)] = fields.read_fields(item, keys, f"{section}.{name}", problems)
     return result
@@ -111,7 +112,7 @@ def member_problems(members: list[dict[str, Any]]) -> Iterator[tuple[int | None,
             yield index, "upstream", f"{upstream!r} given, but a {member['role']} has no upstream"
         elif upstream not in by_server:
             allowed = "another member: " + ", ".join(map(str, by_server))
-            yield index, "upstream", f"{fields.show(upstream)} is not valid; allowed: {allowed}"
+            yield index, "upstream", f"{quoted(upstream)} is not valid; allowed: {allowed}"
         elif _loops(member, by_server):
             yield index, "upstream", f"{member['server']} would stream from itself, in the end"
 

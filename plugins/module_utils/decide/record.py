@@ -29,6 +29,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet_change 
     record_name,
     records,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import quoted
 
 KEY_FIELDS = {
     "environment": ("name",),
@@ -110,6 +111,11 @@ def title(key: RecordKey) -> str:
     return f"{key[0]} {record_name(key)}"
 
 
+def subject(key: RecordKey) -> str:
+    """The same at the beginning of a sentence: Server chi-db1."""
+    return title(key)[0].upper() + title(key)[1:]
+
+
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
@@ -128,14 +134,14 @@ def _read_values(wish: Wish) -> dict[str, Any]:
             values[option] = None
         else:
             values[option] = fields.read_field(value, _KEYS[kind], option, option, problems)
-    problems.raise_if_any("RECORD_INVALID", title(wish.key).capitalize(), _NOTHING_CHANGED)
+    problems.raise_if_any("RECORD_INVALID", subject(wish.key), _NOTHING_CHANGED)
     return values
 
 
 def _check_name(option: str, value: object, problems: fields.Problems) -> None:
     problem = names.name_problem(value)
     if problem:
-        problems.add(option, f"{fields.show(value)} {problem}")
+        problems.add(option, f"{quoted(value)} {problem}")
 
 
 def _require(key: RecordKey, item: dict[str, Any]) -> None:
@@ -147,7 +153,7 @@ def _require(key: RecordKey, item: dict[str, Any]) -> None:
     if missing:
         raise OperatorError(
             "RECORD_INVALID",
-            f"{title(key).capitalize()} is not in the registry yet, and a new one needs: {', '.join(missing)}.",
+            f"{subject(key)} is not in the registry yet, and a new one needs: {', '.join(missing)}.",
             "Give what is missing, or correct the name; nothing was changed.",
             {"missing": missing},
         )
@@ -179,7 +185,7 @@ def _rename(fleet: Fleet, wish: Wish) -> tuple[Fleet, RecordKey, Change | None]:
     if old in there and new in there:
         raise OperatorError(
             "RECORD_CLASH",
-            f"{title(old).capitalize()} can not become {record_name(new)}: the registry has both.",
+            f"{subject(old)} can not become {record_name(new)}: the registry has both.",
             f"Choose another name, or remove one of them with elephaas.herd.registry_{old[0]}.",
         )
     if new in there:
@@ -368,7 +374,7 @@ def _settle_role(
         if member["upstream"] is None and primary is None and herd["members"]:
             raise OperatorError(
                 "RECORD_INVALID",
-                f"{title(key).capitalize()}: role is missing, and no primary is recorded that it could stream from.",
+                f"{subject(key)}: role is missing, and no primary is recorded that it could stream from.",
                 f"Give its role: {', '.join(fields.ROLES)}.",
             )
         member["role"] = "replica" if member["upstream"] or primary else "primary"
@@ -440,7 +446,7 @@ def _refuse_clashes(before: Fleet, target: Fleet, key: RecordKey) -> None:
     if found:
         raise OperatorError(
             "RECORD_CLASH",
-            f"{title(key).capitalize()} can not be recorded so: {'; '.join(found)}.",
+            f"{subject(key)} can not be recorded so: {'; '.join(found)}.",
             step,
             {"problems": found},
         )

@@ -18,7 +18,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.record import
     Wish,
     decide,
     renamed_herds,
-    title,
+    subject,
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import RecordedFleet, changing_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.writing import write_changes
@@ -39,7 +39,7 @@ def settle_record(
         if not wish.present and decision.dependants and not cascade:
             raise _has_dependants(wish, decision)
         if not force:
-            _refuse_in_use(wish, decision, recorded)
+            _refuse_in_use(decision, recorded)
         if decision.changes and not check_mode:
             write_changes(cursor, decision.changes)
     return decision
@@ -52,13 +52,13 @@ def _has_dependants(wish: Wish, decision: Decision) -> OperatorError:
         parts.append(f"these are affected: {', '.join(decision.affected)}")
     return OperatorError(
         "RECORD_HAS_DEPENDANTS",
-        f"{title(wish.key).capitalize()} is not removed: {'; '.join(parts)}.",
+        f"{subject(wish.key)} is not removed: {'; '.join(parts)}.",
         "Run again with cascade to remove it with all of these, or move them away first.",
         {"removed": decision.removed, "affected": decision.affected},
     )
 
 
-def _refuse_in_use(wish: Wish, decision: Decision, recorded: RecordedFleet) -> None:
+def _refuse_in_use(decision: Decision, recorded: RecordedFleet) -> None:
     problems = in_use(decision.changes, recorded.online, recorded.busy, recorded.live)
     problems += [
         f"herd {herd_name(name, environment)} would be renamed, or a member of it, and has an open operation"

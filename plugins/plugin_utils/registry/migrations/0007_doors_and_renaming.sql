@@ -15,17 +15,17 @@ ALTER TABLE ele_server
     -- A DNS name with a letter in it, an IPv4 address, or an IPv6 address with or without a zone.
     ADD CONSTRAINT ele_server_address_valid CHECK (
         (length(address) <= 253 AND address ~ '[A-Za-z]'
-            AND address ~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$')
+            AND address ~ '^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$')
         OR address ~ '^[0-9]{1,3}(\.[0-9]{1,3}){3}$'
-        OR address ~ '^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_.-]{1,15})?$') NOT VALID,
+        OR address ~ '^[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9_][A-Za-z0-9_.-]*)?$') NOT VALID,
     ADD CONSTRAINT ele_server_dns_name_valid CHECK (
         length(dns_name) <= 253
-        AND dns_name ~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$') NOT VALID,
+        AND dns_name ~ '^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$') NOT VALID,
     ADD CONSTRAINT ele_server_ssh_user_valid CHECK (ssh_user ~ '^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}$') NOT VALID;
 ALTER TABLE ele_herd
     ADD CONSTRAINT ele_herd_vhost_valid CHECK (
         length(vhost) <= 253
-        AND vhost ~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?$') NOT VALID,
+        AND vhost ~ '^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?$') NOT VALID,
     ADD CONSTRAINT ele_herd_os_user_valid CHECK (os_user ~ '^[A-Za-z_][A-Za-z0-9_.-]{0,31}$') NOT VALID;
 -- Ansible takes a host called 127.0.0.1 for the controller.
 ALTER TABLE ele_inventory_name
