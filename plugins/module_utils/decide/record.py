@@ -40,6 +40,9 @@ KEY_FIELDS = {
 }
 """What names a record of each kind: its options, in the order of a record's key."""
 
+OPTIONS = {"port": "db_port"}
+"""Options that are not called like their field: port is the registry's own, for the connection."""
+
 _SECTIONS = {"environment": "environments", "datacenter": "datacenters", "server": "servers"}
 _KEYS = {
     "environment": fields.ENVIRONMENT,
@@ -129,11 +132,11 @@ def _read_values(wish: Wish) -> dict[str, Any]:
         if value not in wish.key[1:]:
             _check_name(f"new_{option}", value, problems)
     values = {}
-    for option, value in wish.values.items():
-        if value == "" and _KEYS[kind][option][1] is None:
-            values[option] = None
+    for name, value in wish.values.items():
+        if value == "" and _KEYS[kind][name][1] is None:
+            values[name] = None
         else:
-            values[option] = fields.read_field(value, _KEYS[kind], option, option, problems)
+            values[name] = fields.read_field(value, _KEYS[kind], name, OPTIONS.get(name, name), problems)
     problems.raise_if_any("RECORD_INVALID", subject(wish.key), _NOTHING_CHANGED)
     return values
 

@@ -213,7 +213,12 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
                 "port": 5000 + index,
                 "pgdata": f"/srv/{index}",
                 "description": draw(
-                    st.one_of(st.none(), st.text(alphabet=st.characters(exclude_characters="\x00"), min_size=1))
+                    st.one_of(
+                        st.none(),
+                        st.text(
+                            alphabet=st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1
+                        ),
+                    )
                 ),
                 "members": members,
             }
