@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, begun_failover
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import (
     PRIMARY_FIRST,
     STANDBY_SETTINGS,
@@ -40,7 +40,8 @@ class Request:
     """What is asked for: the verb, the selected members' inventory names, and how.
 
     mode: of a stop (fast, smart, immediate). only_pending: restart only where a changed setting waits for it.
-    accept: codes of acceptable refusals that the operator accepts.
+    accept: codes of acceptable refusals that the operator accepts. without_registry: the registry is not there to lock
+    the herd and to keep what was done.
     """
 
     verb: str
@@ -48,15 +49,21 @@ class Request:
     mode: str = "fast"
     only_pending: bool = False
     accept: tuple[str, ...] = ()
+    without_registry: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
-    """One change of one member. expect: what its host must still see before it acts. why: for the plan's reader."""
+    """One change of one member.
+
+    expect: what its host must still see before it acts. turn: all of a turn happen at once, and the next one only after
+    all of it went well. why: for the plan's reader.
+    """
 
     name: str
     role: str
     expect: dict[str, Any]
+    turn: int
     why: str = ""
 
 
@@ -107,7 +114,14 @@ def _document(herd: Herd, request: Request, draft: Draft) -> dict[str, Any]:
     refused = worst(verdicts) == REFUSE
     outcome = REFUSE if refused else GO if draft.steps or draft.left else DONE
     steps = [
-        {"name": step.name, "state": STATES[request.verb], "role": step.role, "expect": step.expect, "why": step.why}
+        {
+            "name": step.name,
+            "state": STATES[request.verb],
+            "role": step.role,
+            "expect": step.expect,
+            "turn": step.turn,
+            "why": step.why,
+        }
         for step in draft.steps
     ]
     plan = {
@@ -134,7 +148,7 @@ def _decisions(plan: dict[str, Any]) -> dict[str, Any]:
         "verb": plan["verb"],
         "mode": plan["mode"],
         "outcome": plan["outcome"],
-        "steps": [[step["name"], step["state"], step["role"]] for step in plan["steps"]],
+        "steps": [[step["name"], step["state"], step["role"], step["turn"]] for step in plan["steps"]],
         "left": sorted(plan["left"]),
         "refused": sorted({verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == REFUSE}),
     }
@@ -149,13 +163,24 @@ def _herd_verdicts(herd: Herd, request: Request) -> Iterator[Verdict]:
             f"it is on hold: {herd.hold_reason}",
             "Have the hold lifted by who put it there.",
         )
-    if herd.operation and herd.operation.open and herd.operation.verb == "failover":
+    begun = begun_failover(herd)
+    if begun is not None:
         yield Verdict(
             "OPERATION_OPEN",
             REFUSE,
             herd.name,
-            f"a failover from {herd.operation.source} to {herd.operation.target} by {herd.operation.operator} is not finished",
+            f"a failover from {begun.source} to {begun.target} by {begun.operator} is not finished",
             "Finish it first, by the same command that began it.",
+        )
+    if herd.held:
+        yield Verdict("OPERATION_HELD", REFUSE, herd.name, herd.held, "Wait for its end.")
+    if herd.registry_error:
+        yield Verdict(
+            "REGISTRY_LOST",
+            REFUSE,
+            herd.name,
+            herd.registry_error,
+            "Without it nobody keeps two runs apart but the hosts themselves: -e without_registry=true goes on so.",
         )
     if herd.missing and request.verb not in ("stop", "reload"):
         yield Verdict(
@@ -179,7 +204,7 @@ def _start(herd: Herd, _request: Request, present: list[Member], draft: Draft) -
             draft.left[member.name] = "it is shutting down"
         else:
             draft.verdicts += _would_write(herd, member)
-            draft.steps.append(_step(member))
+            draft.steps.append(_step(member, _depth(herd, member)))
 
 
 def _would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
@@ -227,7 +252,7 @@ def _stop(herd: Herd, request: Request, present: list[Member], draft: Draft) -> 
         if member.status == "stopped":
             draft.skipped[member.name] = "it is stopped"
             continue
-        draft.steps.append(_step(member))
+        draft.steps.append(_step(member, _depth(herd, member)))
         draft.verdicts += _interrupts(member, "stops")
         if request.mode == "immediate":
             draft.verdicts.append(
@@ -275,9 +300,9 @@ def _restart(herd: Herd, request: Request, present: list[Member], draft: Draft) 
     inward = list(reversed(_by_depth(herd, chosen)))
     if order == PRIMARY_FIRST:
         inward.reverse()
-    for member in inward:
+    for turn, member in enumerate(inward):
         again = "" if member.fact("role") == "primary" else "seen streaming again before the next"
-        draft.steps.append(_step(member, again))
+        draft.steps.append(_step(member, turn, again))
         draft.verdicts += _interrupts(member, "is restarted")
 
 
@@ -351,11 +376,21 @@ def _reload(_herd: Herd, _request: Request, present: list[Member], draft: Draft)
             continue
         draft.verdicts += _config_errors(member)
         pending = member.fact("pending_restart") or []
-        draft.steps.append(_step(member, f"waits for a restart: {', '.join(pending)}" if pending else ""))
+        draft.steps.append(_step(member, 0, f"waits for a restart: {', '.join(pending)}" if pending else ""))
 
 
-def _promote(herd: Herd, _request: Request, present: list[Member], draft: Draft) -> None:
+def _promote(herd: Herd, request: Request, present: list[Member], draft: Draft) -> None:
     """For a diagnosis: the member leaves the herd, which keeps its primary, its lead and its DNS name."""
+    if request.without_registry:
+        draft.verdicts.append(
+            Verdict(
+                "REGISTRY_NEEDED",
+                REFUSE,
+                herd.name,
+                "that a member has left the herd must be put on record, or the next look is a split brain",
+                "Bring the registry back first.",
+            )
+        )
     todo = []
     for member in present:
         if member.detached and member.writable:
@@ -375,7 +410,7 @@ def _promote(herd: Herd, _request: Request, present: list[Member], draft: Draft)
         )
     for member in todo:
         draft.verdicts += _unfit_for_diagnosis(herd, member)
-        draft.steps.append(_step(member, "archiving is switched off first; it leaves the herd"))
+        draft.steps.append(_step(member, 0, "archiving is switched off first; it leaves the herd"))
 
 
 def _unfit_for_diagnosis(herd: Herd, member: Member) -> Iterator[Verdict]:
@@ -439,7 +474,7 @@ _ASKING = ("PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "BACKUP
 # -- shared -----------------------------------------------------------------------------------------------------------
 
 
-def _step(member: Member, why: str = "") -> Step:
+def _step(member: Member, turn: int, why: str = "") -> Step:
     role = str(member.fact("role"))
     expect = {
         "role": role,
@@ -447,7 +482,7 @@ def _step(member: Member, why: str = "") -> Step:
         "system_identifier": member.fact("system_identifier"),
         "timeline": member.fact("timeline"),
     }
-    return Step(member.name, role, expect, why)
+    return Step(member.name, role, expect, turn, why)
 
 
 def _by_depth(herd: Herd, members: Iterable[Member]) -> list[Member]:

@@ -16,6 +16,7 @@ from typing import Callable, Iterator
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import findings
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings import Finding, Situation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import FINISH, PROMOTE, STUCK, SWITCH
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
 
@@ -209,7 +210,7 @@ CHECKS: tuple[Check, ...] = (
         "STANDBY_SETTINGS",
         REFUSE,
         "Every follower's settings suffice for the new primary",
-        ", ".join(findings.STANDBY_CRITICAL),
+        ", ".join(STANDBY_SETTINGS),
         "A standby with a lower value than its primary refuses to start.",
         "Raise the setting and restart that member first.",
         findings.standby_settings,

@@ -25,7 +25,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.roles impor
 )
 
 DEFAULT_LEASE_S = 120
-OUTCOMES = ("done", "aborted", "incomplete", "refused")
+OUTCOMES = ("done", "failed", "aborted", "incomplete", "refused")
 
 # Columns of an operation as JSON; the FOR UPDATE that some callers add makes one run at a time decide.
 _OPERATION = """
@@ -97,11 +97,11 @@ def begin(connection: Any, schema: str, request: dict[str, Any], check_mode: boo
     request: herd, environment, verb, plan_id, from_server, to_server, operator, plan (dict), lease_s, token_floor,
     holder (see holder.this_holder), awx (dict).
     A live lease is refused, unless its holder is proven dead on this very host or is this very run. An operation left
-    open is resumed when verb, plan_id, from_server and to_server are the same; otherwise it is superseded. Either way
-    the token grows.
+    open is resumed when verb, plan_id, from_server and to_server are the same; otherwise it is superseded, except that
+    only a failover supersedes a failover: what it left half done must be finished, not forgotten. The token grows.
     Returns {"operation", "resumed": bool, "took_over": operation|None}; in check mode the operation as it would be,
     with the token that it would get.
-    Raises OperatorError OPERATION_HELD, HERD_ON_HOLD, HERD_UNKNOWN, SERVER_NOT_MEMBER.
+    Raises OperatorError OPERATION_HELD, OPERATION_OPEN, HERD_ON_HOLD, HERD_UNKNOWN, SERVER_NOT_MEMBER.
     """
     name = herd_name(request["herd"], request["environment"])
     with transaction(connection, schema, keep=not check_mode) as cursor:
@@ -127,6 +127,14 @@ def begin(connection: Any, schema: str, request: dict[str, Any], check_mode: boo
             # This very run may ask again for what it holds, such as after a lost answer.
             if not (resumed and same_process(found["holder"], request["holder"])):
                 raise _held(name, found)
+        if found and found["verb"] == "failover" != request["verb"]:
+            raise OperatorError(
+                "OPERATION_OPEN",
+                f"A failover of herd {name} from {found['from_server']} to {found['to_server']} by {found['operator']},"
+                f" begun {found['started']}, is not finished.",
+                "Finish it first, by the same command that began it.",
+                {key: found[key] for key in ("operator", "started", "plan_id", "from_server", "to_server")},
+            )
         token = max(herd["last_token"], request.get("token_floor") or 0) + 1
         if check_mode:
             planned = {
@@ -287,11 +295,12 @@ def _require_open(found: dict[str, Any], name: str) -> None:
 
 
 def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bool = False) -> dict[str, Any]:
-    """Close an operation; a done failover moves the recorded roles in the same transaction.
+    """Close an operation; what it made of roles and of who is online is recorded in the same transaction.
 
     request: herd, environment, token, outcome (one of OUTCOMES), detail (dict), roles (server -> role and
-    upstream_server). "incomplete" gives up the lease and leaves the operation to be resumed. Finishing twice the same
-    way changes nothing.
+    upstream_server; recorded only when done, a failover has them by itself), online (server -> bool: as just seen).
+    "incomplete" gives up the lease and leaves the operation to be resumed. Finishing twice the same way changes
+    nothing.
     Returns {"changed", "operation", "role_changes": [{"server", "field", "before", "after"}]}.
     Raises OperatorError TOKEN_STALE, OPERATION_CLOSED, ROLES_INVALID, HERD_UNKNOWN, REGISTRY_RULE.
     """
@@ -307,10 +316,20 @@ def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bo
                 "OPERATION_CLOSED", f"The operation on herd {name} is closed as {found['state']}, so not as {outcome}."
             )
         role_changes = []
-        if outcome == "done" and found["verb"] == "failover":
-            roles = {**default_roles(found["from_server"], found["to_server"]), **(request.get("roles") or {})}
+        roles: Roles = {}
+        if outcome == "done":
+            if found["verb"] == "failover":
+                roles = default_roles(found["from_server"], found["to_server"])
+            roles.update(request.get("roles") or {})
+        if roles:
             check_roles(roles, read_roles(cursor, herd["herd_id"]), name)
             role_changes = write_roles(cursor, herd["herd_id"], roles)
+        for server, online in (request.get("online") or {}).items():
+            cursor.execute(
+                "UPDATE ele_instance i SET is_online = %s, last_seen = clock_timestamp() FROM ele_server s"
+                " WHERE s.server_id = i.server_id AND i.herd_id = %s AND s.hostname = %s",
+                (online, herd["herd_id"], server),
+            )
         close(cursor, found["operation_id"], outcome, request.get("detail") or {})
         return {"changed": True, "operation": _by_id(cursor, found["operation_id"]), "role_changes": role_changes}
 
