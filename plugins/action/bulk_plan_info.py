@@ -6,21 +6,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request, plan_bulk
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils import herd as herds
-from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction, plain
+from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import look
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import open_registry
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
+    REGISTRY_ARGUMENT_SPEC,
+    open_registry,
+)
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
 
 
-class ActionModule(ControllerAction):
+class ActionModule(RegistryAction):
     """The controller-side work of elephaas.herd.bulk_plan_info."""
 
     ARGUMENT_SPEC = {
@@ -30,10 +34,13 @@ class ActionModule(ControllerAction):
         "only_pending": {"type": "bool", "default": False},
         "accept": {"type": "str", "default": ""},
         "without_registry": {"type": "bool", "default": False},
-        "registry": {"type": "dict", "default": {}},
+        "registry": {"type": "dict", "options": REGISTRY_ARGUMENT_SPEC, "apply_defaults": True},
         "timeout": {"type": "float", "default": 5.0},
         "look_timeout": {"type": "float", "default": 10.0},
     }
+
+    def secrets(self, params: dict[str, Any]) -> Iterable[str]:
+        return super().secrets(params["registry"])
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation."""

@@ -6,16 +6,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
-from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction, plain
+from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.conduct import Conductor
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import instance_params
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import awx_facts, operator_name
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import (
+    RegistryAction,
+    awx_facts,
+    operator_name,
+)
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, run_jobs
 
@@ -24,7 +30,7 @@ _PARTS_OF_A_STEP = 3
 _LOOKING_S = 30
 
 
-class ActionModule(ControllerAction):
+class ActionModule(RegistryAction):
     """The controller-side work of elephaas.herd.bulk_run."""
 
     ARGUMENT_SPEC = {
@@ -33,7 +39,7 @@ class ActionModule(ControllerAction):
         "operator": {"type": "str", "default": ""},
         "without_registry": {"type": "bool", "default": False},
         "takeover": {"type": "bool", "default": False},
-        "registry": {"type": "dict", "default": {}},
+        "registry": {"type": "dict", "options": REGISTRY_ARGUMENT_SPEC, "apply_defaults": True},
         "lease_s": {"type": "int", "default": 300},
         "timeout": {"type": "float", "default": 5.0},
         "step_timeout": {"type": "int", "default": 60},
@@ -41,8 +47,11 @@ class ActionModule(ControllerAction):
         "earlier": {"type": "str", "default": ""},
     }
 
-    # A step that changes a server runs on its host; what check mode shows is the plan.
+    # What a rehearsal shows is the plan.
     _supports_check_mode = False
+
+    def secrets(self, params: dict[str, Any]) -> Iterable[str]:
+        return super().secrets(params["registry"])
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation."""

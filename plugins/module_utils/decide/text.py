@@ -99,7 +99,7 @@ def all_plans(plans: Iterable[dict[str, Any]], plan_id: str) -> list[str]:
     order = {"refuse": 0, GO: 1, DONE: 2}
     lines: list[str] = []
     for plan in sorted(plans, key=lambda plan: (order[plan["outcome"]], plan["herd"])):
-        lines += plan_lines(plan) + [""]
+        lines += plan_lines(plan) + ([""] if plan["verb"] == "failover" else [])
     return lines + [f"plan id: {plan_id}"]
 
 
