@@ -14,7 +14,7 @@ options:
   data_directory:
     description:
       - Absolute path of the instance's data directory.
-    type: path
+    type: str
     required: true
   port:
     description:
@@ -32,12 +32,12 @@ options:
     description:
       - Directory of PostgreSQL's programs.
       - If not set, the directory of the running server, then the usual places for the version in O(data_directory).
-    type: path
+    type: str
   socket_directory:
     description:
       - Directory of the instance's Unix socket.
       - If not set, what the running server says, then its configuration.
-    type: path
+    type: str
   control:
     description:
       - How the instance is started and stopped.

@@ -76,15 +76,45 @@ options:
   versions:
     description:
       - Only instances of these versions of PostgreSQL, and the servers they are on.
-      - A major version (V(15)) or a full one (V(15.8)). Quote them in YAML.
+      - A major version (V(15)) or a full one (V(15.8)). Quote them in YAML, where 15.10 without quotes is 15.1.
     type: list
     elements: str
     default: []
+  version_below:
+    description:
+      - Only instances of a version below this one, and the servers they are on. Numbers are compared as numbers, so
+        V(15.8) is below V(15.10), which is below V(16). Quote it in YAML.
+    type: str
+  lag_above:
+    description:
+      - Only instances that were further behind than this when somebody looked last, and the servers they are on.
+      - In bytes, or with a unit such as V(64MB) or V(1GiB). 1 kB is 1024 bytes, as in PostgreSQL.
+    type: str
   online:
     description:
       - Only instances that were seen online (V(true)) or offline (V(false)) when somebody looked last, and the
-        servers they are on. Those that nobody has looked at yet are neither.
+        servers they are on. Those that nobody has looked at yet, or whose host did not answer, are neither.
     type: bool
+  offline:
+    description: With V(true) the same as O(online=false).
+    type: bool
+    default: false
+  without_dr_pair:
+    description:
+      - Only instances of herds that do not outlive the loss of a data center, and the servers they are on. These are
+        the herds that do not have members in two data centers, which P(elephaas.herd.status#role) shows as
+        C(NO_DR_PAIR). A herd of one member is always among them. So is a herd that has two members in one data center,
+        though its lead is in C(dr_pairs).
+      - Goes by all members of the herd, whatever the other filters say.
+    type: bool
+    default: false
+  unassigned:
+    description:
+      - Only what nobody has given a place yet. That is instances and servers of the environment C(unassigned), to which
+        everything belongs that had no environment in version 1.x or was added by its reporter, those on servers without
+        a data center, and servers that host no instance.
+    type: bool
+    default: false
   snapshot:
     description:
       - Keep a snapshot of what was read, and use it when the registry cannot be reached.
@@ -112,6 +142,9 @@ extends_documentation_fragment:
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 notes:
+  - What several filters ask for must all be true; of several values of one filter, one is enough. What is not known (the
+    version of an instance that nobody has looked at) meets no filter. A name that the registry does not know is warned
+    about.
   - A filter changes what can be acted on, not what a herd is. The variable C(elephaas_members) always names all
     members of the herd, and a herd whose lead is filtered out has no lead. Playbooks that act on whole herds refuse a
     herd of which a member is not in the inventory, so do not use a filtered inventory for them.
@@ -119,6 +152,9 @@ notes:
     C(elephaas.herd.registry_load) can be run with it.
   - With O(cache=true), Ansible's inventory cache may show an older fleet. Operations look at the servers themselves
     and refuse what does not agree.
+  - What O(compose) makes is data, never a template, as are the values it is made from. In the names of groups that
+    O(groups) and O(keyed_groups) make, what is neither letter nor digit becomes an underscore, and a name that the
+    inventory has for a host or a group of its own gets an underscore behind it. So no row can name itself into C(leads).
   - O(compose), O(groups) and O(keyed_groups) cost about 0.3 ms for each expression and host. The groups above are
     made without them.
   - Variables for connections that this plugin does not set (C(ansible_ssh_private_key_file),
@@ -167,12 +203,15 @@ import typing as t
 from pathlib import Path
 
 from ansible import constants as C
-from ansible.errors import AnsibleParserError
+from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters import Filters, parse_filters
 from ansible_collections.elephaas.herd.plugins.plugin_utils import snapshot
-from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import DocumentError, Filters, Model, build
+from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
+from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import DocumentError, Model, build
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC, connect
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.inventory import read_inventory
 from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
@@ -182,6 +221,12 @@ NOT_SET_UP = ("REGISTRY_DATABASE_MISSING", "REGISTRY_SCHEMA_MISSING", "REGISTRY_
 
 CONSTRUCTED = ("compose", "groups", "keyed_groups")
 """Options of ansible.builtin.constructed that hold expressions, evaluated for each host."""
+
+FILTERS = (
+    "environments", "datacenters", "herds", "roles", "versions", "version_below", "lag_above", "online", "offline",
+    "without_dr_pair", "unassigned",
+)  # fmt: skip
+"""Options that say what is wanted; they mean what they mean to the role elephaas.herd.status."""
 
 FILE_NAMES = ("herds.yml", "herds.yaml")
 
@@ -226,11 +271,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self.set_options(direct=resolved, var_options=self._vars)
 
     def _filters(self) -> Filters:
-        lists = {
-            name: tuple(str(value) for value in self.get_option(name) or ())
-            for name in ("environments", "datacenters", "herds", "roles", "versions")
-        }
-        return Filters(online=self.get_option("online"), **lists)
+        try:
+            return parse_filters({name: self.get_option(name) for name in FILTERS})
+        except OperatorError as error:
+            raise AnsibleParserError(error.as_result()["msg"]) from error
 
     def _document(
         self, path: str, cache: bool, connection_options: dict[str, t.Any]
@@ -317,8 +361,55 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if not (compose or groups or keyed):
             return
         strict = self.get_option("strict")
-        for host in model.hosts:
-            variables = self.inventory.get_host(host).get_vars()
-            self._set_composite_vars(compose, variables, host, strict=strict)
-            self._add_host_to_composed_groups(groups, variables, host, strict=strict)
-            self._add_host_to_keyed_groups(keyed, variables, host, strict=strict)
+        mark = Marker()
+        own = _OwnNames(model)
+        unfit: dict[str, str] = {}
+        # Core's helpers name every group that they make through this attribute.
+        self._sanitize_group_name = own.safe
+        for name in model.hosts:
+            host = self.inventory.get_host(name)
+            variables = host.get_vars()
+            self._set_composite_vars(compose, variables, name, strict=strict)
+            for composed in compose or ():
+                if composed in host.vars:
+                    # It was made from what the registry holds, so it is data as well: an expression can put two harmless
+                    # texts together to a template, and it takes the mark of a text away.
+                    host.vars[composed] = mark.data(plain(host.vars[composed]))
+            self._add_host_to_composed_groups(groups, variables, name, strict=strict)
+            for entry in keyed or ():
+                try:
+                    self._add_host_to_keyed_groups([entry], variables, name, strict=strict)
+                except AnsibleError as error:
+                    if strict:
+                        raise
+                    # Core raises where a value can be no name, whatever strict says: ansible-core 2.16 reads the text
+                    # `True` as a boolean. A row must not take the inventory of all others away.
+                    unfit.setdefault(str(error), name)
+        for reason, first in unfit.items():
+            self.display.warning(f"A group of keyed_groups is not made for some hosts, the first is {first}: {reason}")
+        for taken in sorted(own.refused):
+            self.display.warning(
+                f"The group {taken!r} of a user's expression is called {own.safe(taken)!r}: the inventory has a group or a "
+                "host of that name, and what is in it comes from the registry alone."
+            )
+
+
+class _OwnNames:
+    """Names for groups of the user's expressions, which may be made from any text that the registry holds.
+
+    Ansible templates the names of groups where a play shows them, and a row that could name a group could put its host
+    into `leads` or `env_prod`. So these names hold letters, digits and underscores, and are none of the inventory's own.
+    """
+
+    def __init__(self, model: Model) -> None:
+        # Every host is in `all` anyway, and none stays in `ungrouped`.
+        self._taken = {*names.FIXED_GROUPS, *model.groups, *model.hosts} - {"all", "ungrouped"}
+        self.refused: set[str] = set()
+
+    def safe(self, name: str, *_arguments: t.Any, **_options: t.Any) -> str:
+        """The name that the group gets. Takes the arguments of ansible.inventory.group.to_safe_group_name."""
+        cleaned = names.group_name(name) or "_"
+        if cleaned in self._taken:
+            self.refused.add(cleaned)
+            return f"{cleaned}_"
+        return cleaned

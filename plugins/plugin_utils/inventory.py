@@ -12,10 +12,17 @@ from __future__ import annotations
 import ipaddress
 import re
 import typing as t
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters import (
+    EVERYTHING,
+    Filters,
+    has_dr_pair,
+    unknown_names,
+)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.version import major_version
 from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
 
 FORMAT = 1
@@ -39,7 +46,6 @@ MEMBER_FIELDS = (
 # What ends up as an argument of ssh must not look like an option, and must be one word (ssh(1), RFC 952, RFC 1123).
 _HOST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")
 _USER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
-_MAJOR = re.compile(r"([0-9]{1,3})(?:[.a-z]|\Z)")
 
 Row = t.Mapping[str, t.Any]
 HerdKey = tuple[str, str]
@@ -47,47 +53,6 @@ HerdKey = tuple[str, str]
 
 class DocumentError(ValueError):
     """The document as a whole cannot be read; says why."""
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a user wants to see. An empty tuple or None means: everything.
-
-    environments, datacenters: names. herds: names (`trading`) or names with environment (`trading_prod`).
-    roles: as recorded. versions: leading parts of a version number (`15`, `15.8`). online: as last seen.
-    """
-
-    environments: tuple[str, ...] = ()
-    datacenters: tuple[str, ...] = ()
-    herds: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
-    online: bool | None = None
-
-    @property
-    def on_instances(self) -> bool:
-        """Whether something is asked that only an instance can answer."""
-        return bool(self.herds or self.roles or self.versions or self.online is not None)
-
-    def takes_server(self, row: Row) -> bool:
-        """Whether the place of this row (a server or an instance) is wanted."""
-        return (not self.environments or row.get("environment") in self.environments) and (
-            not self.datacenters or row.get("datacenter") in self.datacenters
-        )
-
-    def takes_instance(self, row: Row) -> bool:
-        """Whether this instance is wanted."""
-        if not self.takes_server(row):
-            return False
-        if self.herds and not {row["herd"], names.herd_name(row["herd"], row["environment"])}.intersection(self.herds):
-            return False
-        if self.roles and row.get("role") not in self.roles:
-            return False
-        if self.versions:
-            version = str(row.get("version") or "")
-            if not any(version == wanted or version.startswith(wanted + ".") for wanted in self.versions):
-                return False
-        return self.online is None or row.get("is_online") is self.online
 
 
 @dataclass
@@ -120,12 +85,6 @@ def _is_address(text: str) -> bool:
     return "%" not in text or _HOST_NAME.match(text.partition("%")[2]) is not None
 
 
-def major_version(version: object) -> str | None:
-    """The major version (`15` of `15.18`, `17` of `17beta1`), or None. Since PostgreSQL 10 it is the first number."""
-    found = _MAJOR.match(version) if isinstance(version, str) else None
-    return found.group(1) if found else None
-
-
 def lead_of(members: t.Mapping[str, Row], operation: Row | None) -> str:
     """The server that stands for the herd: one and only one, whatever the records say.
 
@@ -150,7 +109,7 @@ def former_lead_of(members: t.Mapping[str, Row], failover: Row | None, lead: str
     return server if server in members and server != lead else None
 
 
-def build(document: Row, filters: Filters = Filters()) -> Model:
+def build(document: Row, filters: Filters = EVERYTHING) -> Model:
     """Return the inventory of this document. Raises DocumentError when it is not one, never for a single row.
 
     Every member's variables name all members of its herd, also those that a filter or a bad row keeps out of the hosts:
@@ -187,7 +146,10 @@ class _Builder:
         self._sort_operations()
         for key in sorted(self.members):
             self._add_herd(key)
-        self._add_servers(servers)
+        self._add_servers(servers, Counter(row["server"] for row in instances))
+        for problem in unknown_names(self.filters, [*servers, *instances]):
+            # Not an error: that would take the whole inventory away, and a run without hosts ends with status 0.
+            self.model.warnings.append(f"Filter {problem}")
         self.model.groups = {group: sorted(hosts) for group, hosts in self.model.groups.items()}
         self.model.group_variables = {
             **CONNECTION_GROUPS,
@@ -287,6 +249,9 @@ class _Builder:
             "elephaas_operation": self._operation(self.unclosed.get(key), values),
             "elephaas_last_failover": self._operation(self.failovers.get(key), values),
         }
+        if self.filters.without_dr_pair:
+            paired = has_dr_pair(row.get("datacenter") for row in members.values())
+            members = {server: {**row, "dr_pair": paired} for server, row in members.items()}
         for server, row in members.items():
             name = hosts[server]
             if not self.filters.takes_instance(row) or not self._add_host(name, f"Instance {name}", row, shared):
@@ -367,10 +332,10 @@ class _Builder:
         if isinstance(row.get("is_online"), bool):
             self._join(name, "online" if row["is_online"] else "offline")
 
-    def _add_servers(self, servers: list[Row]) -> None:
-        wanted = {variables["elephaas_server"] for variables in self.model.hosts.values()}
+    def _add_servers(self, servers: list[Row], hosted: t.Mapping[str, int]) -> None:
+        wanted = Counter(variables["elephaas_server"] for variables in self.model.hosts.values())
         for row in servers:
-            if not self.filters.takes_server(row) or (self.filters.on_instances and row["server"] not in wanted):
+            if not self.filters.takes_server(row, hosted.get(row["server"], 0), wanted[row["server"]]):
                 continue
             shared = {
                 "elephaas_kind": self.mark.text("server"),

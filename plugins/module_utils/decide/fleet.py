@@ -26,6 +26,11 @@ from typing import Any, Callable, Dict, Iterable, Tuple, Union
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import (
+    CONTROL_CHARACTERS,
+    UNSTORABLE,
+    quoted,
+)
 
 DEFAULT_PORT = 5432
 DEFAULT_SSH_PORT = 22
@@ -34,9 +39,15 @@ CONTROLS = ("auto", "pg_ctl", "pg_ctlcluster")
 ROLES = ("primary", "replica", "detached", "superseded")
 
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
-_HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?\Z")
+# RFC 1123, section 2.1, and the underscore that private zones use.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
 _DIGITS = re.compile(r"[0-9]{1,6}\Z")
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
+# The name of an interface, behind the % of a link-local address (RFC 4007 allows anything there).
+_ZONE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+
+# PostgreSQL's programs cut off what is longer (MAXPGPATH, less the names of files in it).
+_MAX_PATH_BYTES = 900
 
 Fleet = Dict[str, Any]
 _Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -56,7 +67,7 @@ class _Problems:
         self.found.append(f"{path}: {problem}")
 
     def bad(self, path: str, value: object, allowed: str) -> None:
-        self.add(path, f"{_show(value)} is not valid; allowed: {allowed}")
+        self.add(path, f"{quoted(value)} is not valid; allowed: {allowed}")
 
     def raise_if_any(self) -> None:
         if self.found:
@@ -69,17 +80,12 @@ class _Problems:
             )
 
 
-def _show(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 # -- one function per kind of value: returns it normalised, or raises _BadValue(what is allowed) ----------------------
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or "\x00" in value:
-        raise _BadValue("text")
+    if not isinstance(value, str) or UNSTORABLE.search(value):
+        raise _BadValue("text that UTF-8 can hold, without NUL")
     return value
 
 
@@ -101,11 +107,13 @@ def _number(low: int, high: int) -> Callable[[object], int]:
 
 
 def _directory(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or _CONTROL_CHARACTERS.search(value):
+    if not isinstance(value, str) or not value.startswith("/") or CONTROL_CHARACTERS.search(value):
         raise _BadValue("an absolute path, such as /var/lib/postgresql/15/main")
     path = posixpath.normpath(value)
     # POSIX leaves the meaning of exactly two leading slashes open; normpath keeps them.
     path = "/" + path.lstrip("/")
+    if len(path.encode()) > _MAX_PATH_BYTES:
+        raise _BadValue(f"an absolute path of at most {_MAX_PATH_BYTES} bytes")
     if path == "/" or ".." in value.split("/"):
         raise _BadValue("an absolute path without '..', not the root directory")
     return path
@@ -118,7 +126,7 @@ def _user(value: object) -> str:
 
 
 def _role_name(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value.encode()) > 63 or _CONTROL_CHARACTERS.search(value):
+    if not isinstance(value, str) or not value or CONTROL_CHARACTERS.search(value) or len(value.encode()) > 63:
         raise _BadValue("a PostgreSQL role name of at most 63 bytes")
     return value
 
@@ -132,7 +140,9 @@ def _host(value: object) -> str:
 def _address(value: object) -> str:
     if isinstance(value, str):
         try:
-            return str(ipaddress.ip_address(value))
+            address = str(ipaddress.ip_address(value))
+            if "%" not in address or _ZONE.match(address.partition("%")[2]):
+                return address
         except ValueError:
             # Something of digits and dots only is a mistyped address, not a name.
             if _HOST.match(value) and re.search(r"[A-Za-z]", value):
@@ -160,7 +170,7 @@ def _networks(value: object) -> list[str]:
             result.append(str(ipaddress.ip_network(_text(item))))
         except (ValueError, _BadValue):
             raise _BadValue(
-                f"a list of networks such as 10.10.0.0/16, without host bits ({_show(item)} is none)"
+                f"a list of networks such as 10.10.0.0/16, without host bits ({quoted(item)} is none)"
             ) from None
     return result
 
@@ -248,7 +258,7 @@ def _read_named(document: dict[str, Any], section: str, keys: _Keys, problems: _
     for name, item in items.items():
         problem = names.name_problem(name)
         if problem:
-            problems.add(f"{section}.{name}", f"{_show(name)} {problem}")
+            problems.add(f"{section}.{name}", f"{quoted(name)} {problem}")
             continue
         result[str(name)] = _read_keys(item, keys, f"{section}.{name}", problems)
     return result

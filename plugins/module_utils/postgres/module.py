@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.account import owner_of, run_as
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, target_from
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, check_options, target_from
 
 # Options of the verbs that can close their operation in the same run.
 RELEASE_OPTIONS: dict[str, Any] = {
@@ -21,11 +21,12 @@ RELEASE_OPTIONS: dict[str, Any] = {
 def instance_argument_spec(timeout: int, with_token: bool = False, **more: Any) -> dict[str, Any]:
     """The options of doc fragment elephaas.herd.instance (and .token), merged with a module's own."""
     spec: dict[str, Any] = {
-        "data_directory": {"type": "path", "required": True},
+        # Not of type path, which puts the host's environment in: /srv/$HOME is a directory of that name.
+        "data_directory": {"type": "str", "required": True},
         "port": {"type": "int", "required": True},
         "os_user": {"type": "str"},
-        "bin_directory": {"type": "path"},
-        "socket_directory": {"type": "path"},
+        "bin_directory": {"type": "str"},
+        "socket_directory": {"type": "str"},
         "control": {"type": "str", "choices": ["auto", "pg_ctl", "pg_ctlcluster"], "default": "auto"},
         "system_identifier": {"type": "str"},
         "timeout": {"type": "int", "default": timeout},
@@ -40,10 +41,7 @@ def run_verb(module: Any, verb: Callable[[Target, dict[str, Any], bool], dict[st
     """Run `verb(target, params, check_mode)` as the instance's account, and exit the module with what it returns."""
     params = dict(module.params)
     try:
-        if not params["data_directory"].startswith("/"):
-            raise OperatorError("BAD_OPTION", f"data_directory must be absolute, not {params['data_directory']!r}.")
-        if not 1 <= params["port"] <= 65535:
-            raise OperatorError("BAD_OPTION", f"port must be 1 to 65535, not {params['port']}.")
+        check_options(params)
         os_user = params["os_user"] or owner_of(params["data_directory"])
         target = target_from(params, os_user)
         result = run_as(os_user, lambda: verb(target, params, module.check_mode))

@@ -16,7 +16,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.account import owner_of, run_as
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.step import take_step
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, target_from
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, check_options, target_from
 
 
 def _look(target: Target, _params: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def run_jobs(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     params = job["params"]
     try:
+        check_options(params)
         os_user = params.get("os_user") or owner_of(params["data_directory"])
         target = target_from(params, os_user)
         return {"result": run_as(os_user, lambda: JOBS[job["job"]](target, params))}

@@ -9,6 +9,11 @@ import os
 import pwd
 from typing import Any, Mapping, NamedTuple
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import CONTROL_CHARACTERS, quoted
+
+_TEXTS = ("data_directory", "os_user", "bin_directory", "socket_directory", "system_identifier")
+
 
 class Target(NamedTuple):
     """One instance, as the caller describes it. Paths absolute; timeout in seconds; None: find out."""
@@ -32,6 +37,17 @@ class Target(NamedTuple):
     def label(self) -> str:
         """How messages name the instance."""
         return f"the instance in {self.data_directory} (port {self.port})"
+
+
+def check_options(params: Mapping[str, Any]) -> None:
+    """Refuse what can name no instance, before anything is asked about it. Raises OperatorError BAD_OPTION."""
+    for option in _TEXTS:
+        if CONTROL_CHARACTERS.search(params.get(option) or ""):
+            raise OperatorError("BAD_OPTION", f"{option} must not hold control characters: {quoted(params[option])}.")
+    if not params["data_directory"].startswith("/"):
+        raise OperatorError("BAD_OPTION", f"data_directory must be absolute, not {quoted(params['data_directory'])}.")
+    if not 1 <= params["port"] <= 65535:
+        raise OperatorError("BAD_OPTION", f"port must be 1 to 65535, not {params['port']}.")
 
 
 def target_from(params: Mapping[str, Any], os_user: str) -> Target:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import struct
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.library import dns, require_dnspython
@@ -35,7 +36,8 @@ def parse_name(text: str, zone: dns.name.Name | None = None) -> dns.name.Name:
                     "write the full name, or set zone",
                 )
             name = name.concatenate(zone if len(name) == 1 and zone is not None else dns.name.root)
-    except (dns.exception.DNSException, UnicodeError) as error:
+    # struct.error: an escape of more than a byte (\\999), which dnspython does not look at.
+    except (dns.exception.DNSException, UnicodeError, struct.error) as error:
         raise OperatorError("DNS_NAME_INVALID", f"{written!r} is no DNS name: {error}") from error
     name = name.canonicalize()
     bad = [label for label in name.labels[:-1] if not _LABEL.fullmatch(label)]

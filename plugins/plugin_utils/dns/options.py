@@ -235,9 +235,10 @@ def _read_key_file(path: str) -> tuple[str, tuple[str, ...]]:
             text = handle.read()
     except UnicodeDecodeError:
         raise OperatorError("DNS_KEY_INVALID", f"{path} is not a text file") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise OperatorError(
-            "DNS_KEY_INVALID", f"the key file {path} cannot be read: {error.strerror}", "check its path and owner"
+            "DNS_KEY_INVALID", f"the key file {path!r} cannot be read: {reason}", "check its path and owner"
         ) from error
     if mode & stat.S_IROTH:
         return text, (f"the key file {path} can be read by everybody on this machine",)

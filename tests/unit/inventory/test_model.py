@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters import Filters
 from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import (
     STANDARD_GROUPS,
     DocumentError,
-    Filters,
     build,
     connection_problem,
-    major_version,
 )
 
 from .documents import document, instance, operation, server, trading
@@ -137,6 +136,13 @@ def test_exactly_one_lead_whatever_is_recorded(roles: list[str], operations: lis
         (Filters(versions=("15.18",), roles=("replica",)), {"a_prod@nyc-1", "nyc-1"}),
         (Filters(online=False), {"a_prod@nyc-1", "nyc-1"}),
         (Filters(online=True), {"a_prod@chi-1", "b_prod@nyc-1", "chi-1", "nyc-1"}),
+        (Filters(version_below="16.10", online=True), {"a_prod@chi-1", "b_prod@nyc-1", "chi-1", "nyc-1"}),
+        (Filters(version_below="16"), {"a_prod@chi-1", "a_prod@nyc-1", "a_stage@chi-2", "chi-1", "chi-2", "nyc-1"}),
+        (Filters(lag_above=4095), {"a_prod@nyc-1", "nyc-1"}),
+        (Filters(without_dr_pair=True), {"a_stage@chi-2", "chi-2", "b_prod@nyc-1", "nyc-1"}),
+        # Its other member is filtered out, and still its DR pair.
+        (Filters(without_dr_pair=True, datacenters=("nyc",)), {"b_prod@nyc-1", "nyc-1"}),
+        (Filters(unassigned=True), {"nyc-9"}),
     ],
 )
 def test_filters(filters: Filters, names: set[str]) -> None:
@@ -145,7 +151,7 @@ def test_filters(filters: Filters, names: set[str]) -> None:
             [server("chi-1"), server("chi-2", "stage"), server("nyc-1"), server("nyc-9")],
             [
                 instance("a", "chi-1", "primary"),
-                instance("a", "nyc-1", is_online=False),
+                instance("a", "nyc-1", is_online=False, lag_bytes=4096),
                 instance("a", "chi-2", "primary", "stage", is_online=None),
                 instance("b", "nyc-1", "primary", version="16.2", port=5433),
             ],
@@ -153,6 +159,25 @@ def test_filters(filters: Filters, names: set[str]) -> None:
         filters,
     )
     assert set(model.hosts) == names
+
+
+def test_what_nobody_has_given_a_place() -> None:
+    servers = [
+        server("new", "unassigned"), server("lost", datacenter=None), server("idle"), server("busy"),
+    ]  # fmt: skip
+    rows = [
+        instance("old", "busy", "primary", "unassigned"),
+        instance("trading", "lost", "primary", datacenter=None),
+        instance("fine", "busy", "primary", port=5433),
+    ]
+    model = build(document(servers, rows), Filters(unassigned=True))
+    assert set(model.hosts) == {"new", "lost", "idle", "busy", "old_unassigned@busy", "trading_prod@lost"}
+
+
+def test_a_mistyped_name_in_a_filter_is_warned_about() -> None:
+    model = build(trading(), Filters(environments=("prdo",)))
+    assert model.hosts == {}
+    assert model.warnings == ["Filter environments: 'prdo' is not known. There are: prod."]
 
 
 def test_a_filter_does_not_change_what_a_herd_is() -> None:
@@ -241,6 +266,12 @@ def test_what_is_no_document(bad: object) -> None:
         build(bad)  # type: ignore[arg-type]
 
 
+# Every filter that the good herd meets.
+WIDE = Filters(
+    environments=("prod",), herds=("good", "odd"), roles=("primary", "replica"), versions=("15",), version_below="16",
+    online=True,
+)  # fmt: skip
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -259,18 +290,11 @@ def test_no_row_takes_the_inventory_away(data: st.DataObject) -> None:
     odd_server.update(data.draw(st.dictionaries(st.sampled_from(sorted(odd_server)), json_values, max_size=3)))
     odd_operation = operation("odd", "open", "lon-1", None)
     odd_operation.update(data.draw(st.dictionaries(st.sampled_from(sorted(odd_operation)), json_values, max_size=3)))
-    model = build(document([odd_server, server("chi-1")], [odd, *good], [odd_operation]))
+    filters = data.draw(st.sampled_from([Filters(), WIDE]))
+    model = build(document([odd_server, server("chi-1")], [odd, *good], [odd_operation]), filters)
     assert {"good_prod@chi-1", "good_prod@nyc-1", "chi-1"} <= set(model.hosts)
     assert "good_prod@chi-1" in model.groups["leads"]
     assert set(STANDARD_GROUPS) <= set(model.groups)
     json.dumps([model.hosts, model.groups, model.group_variables])
     for variables in model.hosts.values():
         assert connection_problem(*(variables[f"ansible_{key}"] for key in ("host", "port", "user"))) is None
-
-
-@pytest.mark.parametrize(
-    ("version", "major"),
-    [("15.18", "15"), ("17beta1", "17"), ("18", "18"), ("", None), (None, None), ("x", None), (15, None)],
-)
-def test_major_version(version: object, major: str | None) -> None:
-    assert major_version(version) == major
