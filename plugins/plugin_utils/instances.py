@@ -24,7 +24,7 @@ def instance_params(variables: Mapping[str, t.Any], timeout_s: float) -> dict[st
 
     timeout_s: how long one question to the server may take, or one change of its state.
     """
-    return plain(  # type: ignore[no-any-return]
+    return plain(
         {
             "data_directory": variables["elephaas_pgdata"],
             "port": int(variables["elephaas_port"]),
