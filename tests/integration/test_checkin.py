@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +13,8 @@ import psycopg2.extensions
 import pytest
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet import parse_fleet
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import checkin, operations
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import connect, transaction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import checkin
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import connect
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import apply_migrations
 from ansible_collections.elephaas.herd.tests.integration.registry_server import Server, running_server
@@ -102,31 +101,6 @@ def test_what_the_registry_cannot_hold_keeps_no_other_herd_from_its_record(
     assert {herd for (herd, _server), values in found.items() if values[1]} == {*HERDS} - {"herd3"}
     assert found[("herd3", "r")] == (None, None, None, None, False)
     assert {item["instance"].partition("_")[0] for item in done["differences"]} == {*HERDS} - {"herd3"}
-
-
-def test_two_runs_over_the_same_herds_do_not_lock_each_other_out(server: Server, registry: Any) -> None:
-    """They would, did each take the herds' locks in the order in which it was given them."""
-    options = server.options(registry.info.dbname)
-    problems: list[BaseException] = []
-    keys = [("prod", herd) for herd in HERDS]
-
-    def run(wanted: list[tuple[str, str]]) -> None:
-        connection = connect(options)
-        try:
-            for _round in range(40):
-                with transaction(connection, "utility") as cursor:
-                    assert len(operations.lock_herds(cursor, wanted)) == len(HERDS)
-        except (psycopg2.Error, AssertionError) as error:
-            problems.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(wanted,)) for wanted in (keys, keys[::-1])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
 
 
 class Statements:
