@@ -68,6 +68,7 @@ class ActionModule(ControllerAction):
         )
         # A limit says nothing of hosts that the play does not run on.
         everywhere = filters.unassigned and not task_vars.get("ansible_limit")
+        servers = unassigned_servers(inventory, filters) if everywhere else []
         document = {
             "herds": shown.herds,
             "selection": {
@@ -76,13 +77,13 @@ class ActionModule(ControllerAction):
                 "hidden_problems": shown.hidden_problems,
                 "filters": [step._asdict() for step in shown.steps],
             },
-            "servers": unassigned_servers(inventory, filters) if everywhere else [],
+            "servers": servers,
         }
         if params["format"] == "json":
             Display().display(json.dumps(document, indent=2, sort_keys=True))
         else:
             lines = status_view.view_lines(shown, params["sort"], params["format"] == "wide")
-            lines += status_view.server_lines(document["servers"])
+            lines += status_view.server_lines(servers)
             Display().display("\n".join(["", *lines, *_notes(params)]))
         if params["output_file"]:
             write_private_json(params["output_file"], document)

@@ -15,7 +15,7 @@ description:
   - Returns those of the given instances that may meet the filters. What the record alone answers (environment, data
     center, herd, DR pair, unassigned) is answered here, so that no host is looked at in vain. Whether an instance has
     the role, version, lag or state that is asked for turns out only when it is looked at, by
-    M(elephaas.herd.status_report#module).
+    M(elephaas.herd.status_report).
   - A filter that makes no sense, or that names what is not in the inventory, is an error that says what is allowed.
     That nothing matches is no error; the list is empty then.
 options:

@@ -25,6 +25,12 @@ options:
     type: list
     elements: str
     required: true
+  one_per_herd:
+    description:
+      - Of each herd only its first selected instance, for plays that act on a herd through whichever of its members are
+        selected. What is no instance is left out.
+    type: bool
+    default: false
 notes:
   - The error ends the whole run before the play starts, with a non-zero exit status.
   - Set C(host_pattern_mismatch=error) and C(unparsed_is_failed=true) in the C([inventory]) section of C(ansible.cfg)
@@ -48,6 +54,11 @@ EXAMPLES = r"""
 
 - name: Find the herd again after its failover is finished
   hosts: "{{ query('elephaas.herd.selected', 'leads', 'former_leads') }}"
+  gather_facts: false
+  tasks: []
+
+- name: Act on every herd of which an instance is selected
+  hosts: "{{ query('elephaas.herd.selected', 'instances', one_per_herd=true) }}"
   gather_facts: false
   tasks: []
 
@@ -80,6 +91,15 @@ def select(groups: t.Mapping[str, t.Sequence[str]], inside: t.Sequence[str], wan
     """
     members = {host for group in wanted for host in groups.get(group, ())}
     return [host for host in dict.fromkeys(inside) if host in members]
+
+
+def first_of_each_herd(hosts: t.Sequence[str]) -> list[str]:
+    """The first instance of each herd, in the order given. A host name is herd_environment@server."""
+    first: dict[str, str] = {}
+    for host in hosts:
+        if "@" in host:
+            first.setdefault(host.split("@", 1)[0], host)
+    return list(first.values())
 
 
 def refusal(
@@ -134,4 +154,4 @@ class LookupModule(LookupBase):
             if context.CLIARGS.get("syntax"):
                 return terms
             raise AnsibleLookupError(refusal(groups, inside, terms, known.get("ansible_limit")))
-        return found
+        return first_of_each_herd(found) if self.get_option("one_per_herd") else found

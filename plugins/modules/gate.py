@@ -15,12 +15,15 @@ description:
   - Prints the plans of all selected herds, the refused ones first, and their common id as C(plan id), a V(p) and eight hex digits.
   - Lets the run pass when O(confirm) is that id, or V(yes) where no herd of a protected environment has a plan, or when a person at a
     terminal types either. Everywhere else it fails, and says with which id to run it again.
+  - Where no plan asks for it (a reload outside protected environments, for example), nobody has to agree.
   - The id covers decisions (who is promoted, what DNS changes, what happens to whom), never positions, so it stays the same from one
     look to the next unless the situation calls for another plan.
   - In check mode it prints and lets nothing pass.
 options:
   plans:
-    description: The RV(elephaas.herd.failover_plan_info#module:plan) of every selected herd.
+    description:
+      - The plan of every selected herd, from RV(elephaas.herd.failover_plan_info#module:plan) or
+        RV(elephaas.herd.bulk_plan_info#module:plans).
     type: list
     elements: dict
     required: true

@@ -74,7 +74,7 @@ options:
       - V(done) of a C(failover) also records the new roles, in the same transaction.
       - V(incomplete) gives up the lease; the same command resumes the operation.
     type: str
-    choices: [done, aborted, incomplete, refused]
+    choices: [done, failed, aborted, incomplete, refused]
   roles:
     description:
       - Server to C(role) and C(upstream_server), for members whose recorded role or upstream moves with a done failover.

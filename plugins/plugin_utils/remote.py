@@ -30,6 +30,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import (
     as_text,
     classify,
     last_line,
+    load_plugins,
     open_connection,
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.fanout import fan_out
@@ -41,18 +42,19 @@ NO_RESULT = "NO_RESULT"
 _MARKER = "elephaas.herd answers:"
 
 # Read by the host's Python from standard input. The modules come from memory: no file to write, none to leave behind
-# when the connection breaks, and readable for the account that run_as changes to.
+# when the connection breaks, and readable for the account that run_as changes to. Not derived from importlib.abc, whose
+# import takes longer than that of all our own modules.
 _LOADER = """\
-import base64, importlib.abc, importlib.util, json, sys, zlib
+import base64, importlib.machinery, json, sys, zlib
 
-class Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Modules:
     def __init__(self, sources):
         self.sources = sources
 
     def find_spec(self, name, path=None, target=None):
         if name not in self.sources:
             return None
-        return importlib.util.spec_from_loader(name, self, is_package=self.sources[name] is None)
+        return importlib.machinery.ModuleSpec(name, self, is_package=self.sources[name] is None)
 
     def create_module(self, spec):
         return None
@@ -103,6 +105,9 @@ def run_jobs(
     by_host: dict[str, list[str]] = defaultdict(list)
     for name, job in jobs.items():
         by_host[job.target.key].append(name)
+    # What all children need is made once: they inherit it.
+    load_plugins((job.target for job in jobs.values()), play_context)
+    _sources()
     answers = fan_out(
         {
             key: functools.partial(_ask, jobs[names[0]].target, [jobs[name] for name in names], play_context, timeout_s)

@@ -30,13 +30,16 @@ class Answer:
 def answer(plans: Sequence[dict[str, Any]], plan_id: str, confirm: str, rehearsal: bool, can_ask: bool) -> Answer:
     """Decide at the gate.
 
-    plans: of all selected herds. plan_id: over all of them. confirm: what the operator gave, a plan id, "yes" or "".
+    plans: of all selected herds; asks tells whether somebody has to agree. plan_id: over all of them. confirm: what the operator gave, a plan id, "yes" or "".
     rehearsal: check mode. can_ask: a person sits at a terminal.
     """
     if not any(plan["outcome"] == GO for plan in plans):
         return Answer(STOP, "there is nothing to do")
+    free = not any(plan["asks"] for plan in plans if plan["outcome"] == GO)
     if rehearsal:
-        return Answer(STOP, f"a rehearsal ends here; to do exactly this: -e confirm={plan_id}")
+        return Answer(STOP, "a rehearsal ends here" + ("" if free else f"; to do exactly this: -e confirm={plan_id}"))
+    if free and not confirm:
+        return Answer(PROCEED, "nothing here needs to be confirmed")
     if confirm == plan_id:
         return Answer(PROCEED, f"confirmed as {plan_id}")
     if confirm == "yes":

@@ -172,7 +172,9 @@ def _document(
     plan = {
         "herd": herd.name,
         "vhost": herd.vhost,
+        "verb": "failover",
         "protected": herd.protected,
+        "asks": True,
         "outcome": outcome,
         "stage": stage.name,
         "why": stage.why,
@@ -246,7 +248,7 @@ def plan_id(plans: Iterable[dict[str, Any]]) -> str:
     """ "p" and eight hex digits over the decisions for all herds. A leading letter keeps it a string in YAML."""
     # What was agreed to for a herd stays part of the id while that herd goes through it, so that the command which
     # was interrupted half way through forty herds gives the same id again.
-    rows = [plan["agreed"] or decisions(plan) for plan in plans]
+    rows = [plan["agreed"] or plan["decisions"] for plan in plans]
     text = json.dumps(sorted(rows, key=lambda row: row["herd"]), sort_keys=True)
     return "p" + hashlib.sha256(text.encode()).hexdigest()[:8]
 

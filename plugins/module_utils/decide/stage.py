@@ -10,8 +10,10 @@ what the dead run meant to do next. Private to the collection.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member, Operation
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import records_of
 
 SWITCH = "switch"
 PROMOTE = "promote"
@@ -52,27 +54,23 @@ def mirrored_operations(herd: Herd) -> list[Mirrored]:
     """The operation records that members' hosts mirror; closed ones have the state done or aborted."""
     found = []
     for member in herd.members:
-        record = member.fact("operation")
-        if not record:
-            continue
-        detail = record.get("operation") or {}
-        found.append(
-            Mirrored(
-                member.name,
-                Operation(
-                    verb=detail.get("verb") or "",
-                    state=record.get("closed") or "open",
-                    token=int(record["token"]),
-                    plan_id=detail.get("plan_id"),
-                    source=detail.get("from"),
-                    target=detail.get("to"),
-                    operator=detail.get("operator") or "",
-                    lease_until=record.get("lease_until"),
-                    decisions=detail.get("decisions"),
-                ),
-            )
-        )
+        found += [Mirrored(member.name, _operation(record)) for record in records_of(member.fact("operation"))]
     return found
+
+
+def _operation(record: dict[str, Any]) -> Operation:
+    detail = record.get("operation") or {}
+    return Operation(
+        verb=detail.get("verb") or "",
+        state=record.get("closed") or "open",
+        token=int(record["token"]),
+        plan_id=detail.get("plan_id"),
+        source=detail.get("from"),
+        target=detail.get("to"),
+        operator=detail.get("operator") or "",
+        lease_until=record.get("lease_until"),
+        decisions=detail.get("decisions"),
+    )
 
 
 def closed_failovers(herd: Herd) -> list[Operation]:

@@ -26,7 +26,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = " 
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
-    """The plan of one herd, as shown before a failover and by its rehearsal."""
+    """The plan of one herd, as shown before it is carried out and by its rehearsal."""
+    if plan["verb"] != "failover":
+        return bulk_lines(plan)
     herd = printable(plan["herd"])
     if plan["outcome"] == DONE:
         return [f"{herd}: already done: {printable(plan['why'])}"]
@@ -50,6 +52,35 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     return lines
 
 
+#: What a bulk verb does to an instance, and what it leaves.
+_DOING = {"start": "starts", "stop": "stops", "restart": "restarts", "reload": "reloads", "promote": "promotes"}
+
+
+def bulk_lines(plan: dict[str, Any]) -> list[str]:
+    """One line for what happens to a herd, turn after turn, and one for each finding: a fleet must fit on a screen."""
+    herd = printable(plan["herd"])
+    if plan["outcome"] == DONE:
+        return [f"{herd}: nothing to do: {printable(_reasons(plan['skipped']))}"]
+    turns: dict[int, list[str]] = {}
+    for step in plan["steps"]:
+        server = step["name"].partition("@")[2] or step["name"]
+        turns.setdefault(step["turn"], []).append(server + (" (primary)" if step["role"] == "primary" else ""))
+    order = ", then ".join(" and ".join(turns[turn]) for turn in sorted(turns)) or "nothing"
+    verdict = "" if plan["outcome"] == GO else "  REFUSED"
+    lines = [f"{herd}: {_DOING[plan['verb']]} {printable(order)}{verdict}"]
+    if plan["skipped"]:
+        lines.append(f"  left as it is: {printable(_reasons(plan['skipped']))}")
+    return lines + verdict_lines(plan["verdicts"])
+
+
+def _reasons(skipped: dict[str, str]) -> str:
+    """Members by the reason that they share."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in skipped.items():
+        by_reason.setdefault(why, []).append(name.partition("@")[2] or name)
+    return "; ".join(f"{', '.join(names)} ({why})" for why, names in by_reason.items()) or "no member is selected"
+
+
 def verdict_lines(verdicts: Iterable[dict[str, Any]]) -> list[str]:
     """Findings, one a line, each with what to do about it."""
     lines = []
@@ -68,14 +99,44 @@ def all_plans(plans: Iterable[dict[str, Any]], plan_id: str) -> list[str]:
     order = {"refuse": 0, GO: 1, DONE: 2}
     lines: list[str] = []
     for plan in sorted(plans, key=lambda plan: (order[plan["outcome"]], plan["herd"])):
-        lines += plan_lines(plan) + [""]
+        lines += plan_lines(plan) + ([""] if plan["verb"] == "failover" else [])
     return lines + [f"plan id: {plan_id}"]
+
+
+def _worst_first(outcomes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    order = {"failed": 0, "incomplete": 1, "not begun": 2, "refused": 3, "aborted": 4}
+    return sorted(outcomes, key=lambda row: (order.get(row["outcome"], 9), row["herd"]))
+
+
+def bulk_outcome_lines(outcomes: Iterable[dict[str, Any]]) -> list[str]:
+    """How each herd of a bulk operation ended: failures with the end of that PostgreSQL's log, then one table."""
+    rows = _worst_first(outcomes)
+    lines: list[str] = []
+    for row in rows:
+        for failure in row["failures"]:
+            lines.append(printable(f"{failure['name']}: {failure['msg']}"))
+            lines += [f"    {printable(line)}" for line in failure["log_tail"]]
+    if lines:
+        lines.append("")
+    return lines + table(
+        ("HERD", "OUTCOME", "INSTANCES", "TOOK", "WHAT"),
+        [
+            (
+                row["herd"],
+                row["outcome"],
+                f"{row['changed']} of {row['planned']}",
+                human_seconds(row["seconds"]) if row["seconds"] else "-",
+                row["reason"],
+            )
+            for row in rows
+        ],
+        indent="",
+    )
 
 
 def outcome_lines(outcomes: Sequence[dict[str, Any]]) -> list[str]:
     """How each herd of a failover ended, what needs attention first."""
-    order = {"incomplete": 0, "refused": 1, "aborted": 2}
-    rows = sorted(outcomes, key=lambda row: (order.get(row["outcome"], 9), row["herd"]))
+    rows = _worst_first(outcomes)
     return table(
         ("HERD", "OUTCOME", "WITHOUT PRIMARY", "WHAT"),
         [

@@ -19,6 +19,7 @@ import time
 from typing import Any, Iterator
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import is_failover, kept_failover
 
 _LOCK_WAIT_S = 10.0
 
@@ -27,7 +28,7 @@ class TokenStore:
     """The record of one instance. Times are seconds since 1970 of this host's clock.
 
     A record: {"token": int, "operation": {...}, "authority": str, "lease_s": int, "closed": None|"done"|"aborted",
-    "claimed_at": float, "lease_until": float}.
+    "claimed_at": float, "lease_until": float, "last_failover": a record or None (see decide/mirror.py)}.
     """
 
     def __init__(self, home: str, system_identifier: str, port: int) -> None:
@@ -158,7 +159,7 @@ def check_claim(
 
     A token must be greater than the stored one: an older run that wakes up late must find its token spent.
     With authority=host nobody hands out tokens in order, so there a live claim of someone else also stands.
-    Raises OperatorError TOKEN_STALE, TOKEN_CLOSED, OPERATION_HELD.
+    Raises OperatorError TOKEN_STALE, TOKEN_CLOSED, OPERATION_HELD, OPERATION_OPEN.
     """
     if record is None:
         return False
@@ -180,6 +181,13 @@ def check_claim(
             "TOKEN_STALE",
             f"Token {token} is too old here: {_describe(record)}.",
             "Another operation has taken over. Run the command again to look at the situation afresh.",
+            {"stored": record},
+        )
+    if is_failover(record) and not record["closed"] and operation.get("verb") != "failover":
+        raise OperatorError(
+            "OPERATION_OPEN",
+            f"A failover is not finished on this instance, {_describe(record)}.",
+            "Finish it first, by the same command that began it.",
             {"stored": record},
         )
     if authority == "host" and not record["closed"] and record["lease_until"] > now and not takeover:
@@ -244,8 +252,10 @@ def claim(
         present = store.read()
         again = check_claim(present, token, operation, authority, takeover, now)
         record = _record(token, operation, lease_s, authority, now)
+        record["last_failover"] = kept_failover(present)
         if again and present:
             record["claimed_at"] = present["claimed_at"]
+            record["last_failover"] = present.get("last_failover")
         store.write(record)
         return not again, record
 
@@ -259,6 +269,7 @@ def _record(token: int, operation: dict[str, Any], lease_s: int, authority: str,
         "closed": None,
         "claimed_at": now,
         "lease_until": now + lease_s,
+        "last_failover": None,
     }
 
 

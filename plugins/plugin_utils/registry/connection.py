@@ -85,6 +85,8 @@ def connection_parameters(options: dict[str, Any], writing: bool = False) -> dic
             parameters["dbname"] = DEFAULT_DATABASE
     parameters.setdefault("connect_timeout", str(options.get("connect_timeout") or DEFAULT_CONNECT_TIMEOUT_S))
     parameters.setdefault("fallback_application_name", "elephaas")
+    # Whatever PGCLIENTENCODING says: one row that a smaller encoding cannot hold would take all others along.
+    parameters["client_encoding"] = "UTF8"
     parameters.setdefault("tcp_user_timeout", str(_DEAD_AFTER_MS))
     for name, seconds in _KEEPALIVES.items():
         parameters.setdefault(name, str(seconds))
@@ -208,12 +210,21 @@ def as_operator_error() -> Iterator[None]:
     """Turn psycopg2's errors into OperatorError.
 
     Codes: REGISTRY_SCHEMA_MISSING, REGISTRY_SCHEMA_OLD, REGISTRY_FORBIDDEN, REGISTRY_RULE, REGISTRY_BUSY,
-    REGISTRY_UNREACHABLE (lost on the way), REGISTRY_ERROR.
+    REGISTRY_UNREACHABLE (lost on the way), REGISTRY_TEXT (what no database in UTF-8 holds), REGISTRY_ERROR.
     """
     try:
         yield
     except psycopg2.Error as error:
         raise explain(error) from None
+    except ValueError as error:
+        # psycopg2 refuses text by itself, before it sends it, or after it got it from a database in another encoding.
+        if not isinstance(error, UnicodeError) and "NUL (0x00)" not in str(error):
+            raise
+        raise OperatorError(
+            "REGISTRY_TEXT",
+            f"There is text that the registry cannot hold: {str(error).rstrip('.')}.",
+            "Leave NUL characters and what is not Unicode out, and keep the registry in a database in UTF-8.",
+        ) from None
 
 
 def explain(error: Any) -> OperatorError:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import records_of
 
 # Moves with every write on the primary: recorded, but no change that anybody has to know about.
 VOLATILE = ("lsn", "lag_bytes", "last_seen")
@@ -221,8 +222,9 @@ def _explanation(
     the run could finish but no longer record.
     """
     best: dict[str, Any] | None = None
-    for item in seen.values():
-        mirrored = (item.get("facts") or {}).get("operation") or {}
+    for mirrored in (
+        record for item in seen.values() for record in records_of((item.get("facts") or {}).get("operation"))
+    ):
         token, about = mirrored.get("token"), mirrored.get("operation") or {}
         if mirrored.get("closed") != "done" or not isinstance(token, int) or server_of(about.get("to")) != found:
             continue

@@ -18,7 +18,7 @@ ID = "p3f09ac12"
 
 def plans(*outcomes: str, protected: bool = False) -> list[dict[str, Any]]:
     return [
-        {"herd": f"herd{number}", "outcome": outcome, "protected": protected, "begun_plan_id": None}
+        {"herd": f"herd{number}", "outcome": outcome, "protected": protected, "asks": True}
         for number, outcome in enumerate(outcomes)
     ]
 

@@ -1,0 +1,105 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look at the herds of all selected instances, and decide what a bulk verb does to each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request, plan_bulk
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.plugin_utils import herd as herds
+from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
+from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import look
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
+    REGISTRY_ARGUMENT_SPEC,
+    open_registry,
+)
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
+
+
+class ActionModule(RegistryAction):
+    """The controller-side work of elephaas.herd.bulk_plan_info."""
+
+    ARGUMENT_SPEC = {
+        "verb": {"type": "str", "choices": list(VERBS), "required": True},
+        "instances": {"type": "list", "elements": "str"},
+        "mode": {"type": "str", "choices": ["fast", "smart", "immediate"], "default": "fast"},
+        "only_pending": {"type": "bool", "default": False},
+        "accept": {"type": "str", "default": ""},
+        "without_registry": {"type": "bool", "default": False},
+        "registry": {"type": "dict", "options": REGISTRY_ARGUMENT_SPEC, "apply_defaults": True},
+        "timeout": {"type": "float", "default": 5.0},
+        "look_timeout": {"type": "float", "default": 10.0},
+    }
+
+    def secrets(self, params: dict[str, Any]) -> Iterable[str]:
+        return super().secrets(params["registry"])
+
+    def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """See the module's documentation."""
+        hostvars = task_vars["hostvars"]
+        selected = params["instances"] if params["instances"] is not None else task_vars["ansible_play_hosts_all"]
+        # One selected member stands for each herd; the others of the herd are looked at too, limit or not.
+        leads: dict[str, str] = {}
+        for name in selected:
+            leads.setdefault(str(hostvars[name]["elephaas_herd_group"]), name)
+        members = [name for lead in leads.values() for name in plain(hostvars[lead]["elephaas_members"])]
+        seen = look(
+            [name for name in members if name in hostvars],
+            hostvars,
+            self._task,
+            self._play_context,
+            params["timeout"],
+            params["look_timeout"],
+        )
+        looks, errors = herds.seen_by_name(seen)
+        request = Request(
+            params["verb"],
+            frozenset(selected),
+            params["mode"],
+            params["only_pending"],
+            tuple(code.strip() for code in params["accept"].split(",") if code.strip()),
+            params["without_registry"],
+        )
+        held, lost = ({}, "") if params["without_registry"] else _ask_registry(params, leads, hostvars)
+        plans = {
+            group: plan_bulk(
+                herds.herd_of(lead, hostvars, looks, errors, held=held.get(group, ""), registry_error=lost), request
+            )
+            for group, lead in sorted(leads.items())
+        }
+        return {"changed": False, "plans": plans}
+
+
+def _ask_registry(
+    params: dict[str, Any], leads: Mapping[str, str], hostvars: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, str], str]:
+    """By herd, why no operation may begin on it now; and why the registry cannot be asked at all."""
+    held: dict[str, str] = {}
+    try:
+        with open_registry(params["registry"], writing=True) as (connection, schema):
+            require_current(connection, schema)
+            for group, lead in leads.items():
+                request = {
+                    "herd": plain(hostvars[lead]["elephaas_herd"]),
+                    "environment": plain(hostvars[lead]["elephaas_environment"]),
+                    "verb": params["verb"],
+                    "operator": "",
+                    "holder": this_holder(os.getppid()),
+                }
+                try:
+                    operations.begin(connection, schema, request, check_mode=True)
+                except OperatorError as error:
+                    if error.code not in ("OPERATION_HELD", "HERD_ON_HOLD", "OPERATION_OPEN", "HERD_UNKNOWN"):
+                        raise
+                    held[group] = error.reason
+    except OperatorError as error:
+        return held, f"{error.reason} [{error.code}]"
+    return held, ""

@@ -1,0 +1,187 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries out the plan of a bulk operation on one herd: lock, one turn after the other, record. Private to the collection.
+
+Every step claims, acts and releases in one run on its host, so nothing stays behind there when this controller dies.
+The herd's lease is in the registry; without it, the claims on the hosts keep two runs apart, one instance at a time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import typing as t
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import open_registry
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
+from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome
+
+#: States after which an instance is online, or not.
+_ONLINE = {"started": True, "restarted": True, "reloaded": True, "detached": True, "stopped": False}
+
+
+@dataclass
+class Progress:
+    """What has become of the steps so far: by instance, what was done, or what went wrong."""
+
+    did: dict[str, list[str]] = field(default_factory=dict)
+    failures: list[dict[str, t.Any]] = field(default_factory=list)
+
+    def add(self, name: str, outcome: Outcome) -> None:
+        """Note the outcome of one step."""
+        if outcome.result is not None:
+            self.did[name] = outcome.result["did"]
+            return
+        error = outcome.error or {}
+        unknown = "" if outcome.reached else " Whether the step was begun is not known: look at the instance."
+        self.failures.append(
+            {
+                "name": name,
+                "code": error.get("code"),
+                "msg": f"{error.get('msg')}{unknown}",
+                "log_tail": (error.get("evidence") or {}).get("log_tail") or [],
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Conductor:
+    """One herd and how to act on it.
+
+    plan: of decide/bulk.py. plan_id: what was agreed to. herd, environment: names in the registry.
+    servers: instance -> server. jobs: makes the job of a step from its parameters. run: does jobs at the same time.
+    registry: connection options, None to act without it. operator, awx, holder: for the history.
+    lease_s: how long the herd stays locked after the last sign of life. takeover: over a live claim on the hosts.
+    """
+
+    plan: dict[str, t.Any]
+    plan_id: str
+    herd: str
+    environment: str
+    servers: Mapping[str, str]
+    job: t.Callable[[str, dict[str, t.Any]], Job]
+    run: t.Callable[[dict[str, Job]], dict[str, Outcome]]
+    registry: dict[str, t.Any] | None
+    operator: str
+    awx: dict[str, t.Any]
+    holder: dict[str, t.Any]
+    lease_s: int
+    takeover: bool = False
+    run_number: str = field(default_factory=lambda: str(secrets.randbits(62)))
+
+    def carry_out(self) -> dict[str, t.Any]:
+        """Do it, and return {"did", "failures", "seconds", "unrecorded"}. Raises OperatorError when it cannot begin.
+
+        unrecorded: why the end could not be put on record; empty when it was.
+        """
+        began = time.monotonic()
+        token = self._begin()
+        progress, heard, overtaken = Progress(), time.monotonic(), ""
+        for turn in sorted({step["turn"] for step in self.plan["steps"]}):
+            steps = [step for step in self.plan["steps"] if step["turn"] == turn]
+            outcomes = self.run({step["name"]: self.job(step["name"], self._params(step, token)) for step in steps})
+            for name, outcome in outcomes.items():
+                progress.add(name, outcome)
+            if progress.failures:
+                break
+            if time.monotonic() - heard > self.lease_s / 4:
+                overtaken, heard = self._renew(token, progress), time.monotonic()
+                if overtaken:
+                    break
+        unrecorded = overtaken or self._finish(token, progress)
+        return {
+            "did": progress.did,
+            "failures": progress.failures,
+            "seconds": round(time.monotonic() - began, 3),
+            "unrecorded": unrecorded,
+        }
+
+    def _params(self, step: dict[str, t.Any], token: int) -> dict[str, t.Any]:
+        return {
+            "state": step["state"],
+            "mode": self.plan["mode"],
+            "log_file": None,
+            "wait_streaming": True,
+            "expect": step["expect"],
+            "claim": {
+                "token": token,
+                "operation": {
+                    "verb": self.plan["verb"],
+                    "herd": self.plan["herd"],
+                    "plan_id": self.plan_id,
+                    "operator": self.operator,
+                    # Without the registry two runs can come to the same token, but not to the same number.
+                    "run": self.run_number,
+                },
+                "lease_s": self.lease_s,
+                "authority": "registry" if self.registry is not None else "host",
+                "takeover": self.takeover,
+            },
+        }
+
+    def _request(self, **more: t.Any) -> dict[str, t.Any]:
+        return {"herd": self.herd, "environment": self.environment, "lease_s": self.lease_s, **more}
+
+    def _begin(self) -> int:
+        if self.registry is None:
+            return int(self.plan["token_floor"]) + 1
+        with open_registry(self.registry, writing=True) as (connection, schema):
+            require_current(connection, schema)
+            begun = operations.begin(
+                connection,
+                schema,
+                self._request(
+                    verb=self.plan["verb"],
+                    plan_id=self.plan_id,
+                    operator=self.operator,
+                    plan={"steps": self.plan["steps"], "mode": self.plan["mode"]},
+                    token_floor=self.plan["token_floor"],
+                    holder=self.holder,
+                    awx=self.awx,
+                ),
+            )
+        return int(begun["operation"]["token"])
+
+    def _renew(self, token: int, progress: Progress) -> str:
+        """A sign of life between two turns; why this run has to stop here, when another one has taken over.
+
+        A registry that went away stops nothing: on the hosts the token still counts.
+        """
+        if self.registry is None:
+            return ""
+        request = self._request(token=token, phase=self.plan["verb"], detail={"did": progress.did})
+        try:
+            with open_registry(self.registry, writing=True) as (connection, schema):
+                operations.record_phase(connection, schema, request)
+        except OperatorError as error:
+            if error.code in ("TOKEN_STALE", "OPERATION_CLOSED"):
+                return error.reason
+        return ""
+
+    def _finish(self, token: int, progress: Progress) -> str:
+        if self.registry is None:
+            return ""
+        good = not progress.failures and not self.plan["left"]
+        states = {step["name"]: step["state"] for step in self.plan["steps"]}
+        request = self._request(
+            token=token,
+            outcome="done" if good else "failed",
+            detail={"did": progress.did, "failures": progress.failures, "left": self.plan["left"]},
+            online={self.servers[name]: _ONLINE[states[name]] for name in progress.did},
+            roles={
+                self.servers[name]: {"role": "detached", "upstream_server": None}
+                for name in progress.did
+                if states[name] == "detached"
+            },
+        )
+        try:
+            with open_registry(self.registry, writing=True) as (connection, schema):
+                operations.finish(connection, schema, request)
+        except OperatorError as error:
+            return error.reason
+        return ""
