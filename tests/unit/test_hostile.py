@@ -358,7 +358,9 @@ def _odd_herd(source: Iterator[str]) -> Herd:
         facts["operation"] = {"token": 1, "closed": None, "lease_until": 0.0, "operation": {"operator": next(source)}}
         if facts["upstream"]:
             facts["upstream"].update(host=next(source), user=next(source), slot=next(source), status=next(source))
-        changes = {name: next(source) for name in ("datacenter", "address", "dns_name", "role", "replication_user")}
+        changes: dict[str, Any] = {
+            name: next(source) for name in ("datacenter", "address", "dns_name", "role", "replication_user")
+        }
         members.append(replace(one, facts=facts, **changes))
     # One of them did not answer, and says why.
     members[-1] = replace(members[-1], reachable=False, facts=None, error=next(source))
