@@ -10,6 +10,7 @@ there, nothing was run.
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,10 @@ _INERT = (
 
 NOT_IN_POSTGRESQL = ("nul\x00byte", "\x00", "lone\ud800surrogate", "\udcff")
 """What a YAML or JSON file can hold and a PostgreSQL database in UTF-8 cannot."""
+
+SAFE_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
+SAFE_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
+"""What ssh may be given: one word, and no option. Said here once more, so that the tests do not ask the code."""
 
 _WRAPS = ("{}", "x{}", "{}x", "/srv/{}", "{}.example.com", "db1 {}", "{}\n", " {} ", "'{}'", "10.0.0.1{}", "h_prod@{}")
 

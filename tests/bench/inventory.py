@@ -195,7 +195,7 @@ class Contenders:
             ANSIBLE_INVENTORY_PLUGINS=str(self.place / "plugins"),
             ANSIBLE_INVENTORY_ENABLED="ansible.builtin.yaml" if source == "static.yml" else "ansible.builtin.auto",
         )
-        argv = [self.program, "-i", self.place / source, "--list", *arguments]
+        argv: list[str | Path] = [self.program, "-i", self.place / source, "--list", *arguments]
         return run(argv, keep=keep, env=environment, cwd=self.place)
 
     def compared(self) -> int:
@@ -225,7 +225,7 @@ def _comparable(printed: str) -> dict[str, Any]:
     return {"_meta": hosts, **groups}
 
 
-def measure(server: Server, core: Path, instances: int, rounds: int) -> list[object]:
+def measure(server: Server, core: Path, instances: int, rounds: int) -> list[Any]:
     """The line of the table for this many instances."""
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         contenders = Contenders(Path(name), core, fill(server, instances))

@@ -207,6 +207,11 @@ def test_the_cache_knows_the_options(tmp_path: Path, registry: Server, database:
     shutil.rmtree(tmp_path / "cache")
     found, _warnings = inventory(tmp_path)
     assert found["_meta"]["hostvars"][MEMBERS[0]]["elephaas_vhost"] == "changed.example.com"
+    # What is kept is the whole fleet: a filter is asked anew.
+    configure(tmp_path, registry, database, **cache, herds=["nothing"])
+    assert MEMBERS[0] not in inventory(tmp_path)[0]["_meta"]["hostvars"]
+    configure(tmp_path, registry, database, **cache, roles=["replica"])
+    assert set(inventory(tmp_path)[0]["trading_prod"]["hosts"]) < set(MEMBERS)
     # The same file, another registry.
     configure(tmp_path, registry, registry.new_database(), **cache)
     assert inventory(tmp_path)[0]["_meta"]["hostvars"] == {}

@@ -33,9 +33,9 @@ def replica_of(fleet: MovingFleet, herd: str, candidates: Iterable[str]) -> str:
     return next(server for server in candidates if server != primary)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lame(fleet: MovingFleet) -> Iterator[MovingFleet]:
-    """One replica of a herd is stopped, a server of another one has lost power."""
+    """One replica of a herd is stopped, a server of another one has lost power, from here to the end of this file."""
     replica = replica_of(fleet, "main_prod", ("e2", "w2"))
     off = replica_of(fleet, "small_stage", servers_of("small_stage"))
     fleet.pg_ctl(f"main_prod@{replica}", "stop", "-m", "fast")

@@ -42,9 +42,9 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.names import par
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.options import Options, make_key, parse_keys
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.repoint import Updater
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.zone import Reading
-from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import build, connection_problem
+from ansible_collections.elephaas.herd.plugins.plugin_utils.inventory import build
 from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
-from ansible_collections.elephaas.herd.tests.hostile import NOT_IN_POSTGRESQL, seeds, texts
+from ansible_collections.elephaas.herd.tests.hostile import NOT_IN_POSTGRESQL, SAFE_HOST, SAFE_USER, seeds, texts
 
 from .decide.herds import dns as probed
 from .decide.herds import healthy
@@ -89,11 +89,11 @@ def _fits_dns(value: Any) -> None:
 
 
 def _fits_an_account(value: Any) -> None:
-    assert connection_problem("10.0.0.1", 22, value) is None
+    assert SAFE_USER.fullmatch(value)
 
 
 def _fits_an_address(value: Any) -> None:
-    assert connection_problem(value, 22, "postgres") is None
+    assert SAFE_HOST.fullmatch(value)
 
 
 def _fits_a_path(value: Any) -> None:
@@ -235,7 +235,8 @@ def test_rows_of_the_registry_hide_no_other_row(canary: Path) -> None:
     for host in clean.hosts:
         assert model.hosts[host] == clean.hosts[host]
     for host, variables in model.hosts.items():
-        assert connection_problem(*(variables[f"ansible_{key}"] for key in ("host", "port", "user"))) is None
+        assert SAFE_HOST.fullmatch(variables["ansible_host"]), host
+        assert SAFE_USER.fullmatch(variables["ansible_user"]), host
         assert HOST_NAME.fullmatch(host), host
     for number in range(0, ROWS // 3, 2):
         variables = model.hosts[f"h{number}_prod@s{number}"]
@@ -357,7 +358,9 @@ def _odd_herd(source: Iterator[str]) -> Herd:
         facts["operation"] = {"token": 1, "closed": None, "lease_until": 0.0, "operation": {"operator": next(source)}}
         if facts["upstream"]:
             facts["upstream"].update(host=next(source), user=next(source), slot=next(source), status=next(source))
-        changes = {name: next(source) for name in ("datacenter", "address", "dns_name", "role", "replication_user")}
+        changes: dict[str, Any] = {
+            name: next(source) for name in ("datacenter", "address", "dns_name", "role", "replication_user")
+        }
         members.append(replace(one, facts=facts, **changes))
     # One of them did not answer, and says why.
     members[-1] = replace(members[-1], reachable=False, facts=None, error=next(source))
