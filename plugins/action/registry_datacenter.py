@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.record_action import RecordAction, record_spec
 
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "networks": {"type": "list", "elements": "str"},
     "description": {"type": "str"},
 }

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.record_action import (
     FORCE,
     RecordAction,
     record_spec,
 )
 
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "protected": {"type": "bool"},
     "description": {"type": "str"},
 }

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.fields import ROLES
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.record_action import (
     FORCE,
@@ -12,7 +14,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.record_acti
     record_spec,
 )
 
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "role": {"type": "str", "choices": list(ROLES)},
     "upstream": {"type": "str"},
     "db_port": {"type": "int"},

@@ -13,9 +13,10 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.record_acti
     RecordAction,
     record_spec,
 )
-from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_check import Login, check_login
+from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_check import check_login
+from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_keys import Login
 
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "environment": {"type": "str"},
     "address": {"type": "str"},
     "datacenter": {"type": "str"},

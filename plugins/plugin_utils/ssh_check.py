@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import typing as t
-from dataclasses import dataclass
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
@@ -22,24 +21,12 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import (
     target_of,
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.reach import LOGIN_REFUSED, reach
-from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_keys import SshSettings, ssh_settings
+from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_keys import Login, SshSettings, ssh_settings
 
 NO_PYTHON = "NO_PYTHON"
 
 # Options of a connection plugin that say where it leads: the record says that.
 _WHERE = ("host", "port", "remote_user")
-
-
-@dataclass(frozen=True)
-class Login:
-    """Where and as whom ssh goes."""
-
-    address: str
-    port: int
-    user: str
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.address}, port {self.port}"
 
 
 def check_login(login: Login, server: str, timeout_s: float, action: ActionBase, task_vars: dict[str, t.Any]) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import subprocess
-import typing as t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,16 @@ _PROGRAM_TIMEOUT_S = 5.0
 _PUBLIC_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+( [^\x00-\x1f\x7f]*)?\Z")
 
 
-class _Login(t.Protocol):
+@dataclass(frozen=True)
+class Login:
+    """Where and as whom ssh goes."""
+
     address: str
     port: int
     user: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.address}, port {self.port}"
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class SshSettings:
     known_hosts: str = "~/.ssh/known_hosts"
 
 
-def ssh_settings(target: Target, play_context: PlayContext, login: _Login) -> SshSettings:
+def ssh_settings(target: Target, play_context: PlayContext, login: Login) -> SshSettings:
     """What ssh would use to log in there; what can not be found out is left out. No secret is read or asked for."""
     said = _ask_ssh(target, play_context, login)
     keys: dict[str, str] = {}
@@ -51,7 +56,7 @@ def ssh_settings(target: Target, play_context: PlayContext, login: _Login) -> Ss
     return SshSettings(list(keys.values()), files[0] if files else SshSettings.known_hosts)
 
 
-def _ask_ssh(target: Target, play_context: PlayContext, login: _Login) -> dict[str, list[str]]:
+def _ask_ssh(target: Target, play_context: PlayContext, login: Login) -> dict[str, list[str]]:
     """`ssh -G` with the arguments that Ansible would give it: option in lower case -> its values."""
     try:
         connection = open_connection(target, play_context, _PROGRAM_TIMEOUT_S)

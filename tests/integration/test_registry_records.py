@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import getpass
 import json
 import os
@@ -84,7 +85,7 @@ def test_what_check_mode_lists_is_what_is_gone(server: Server, database: str, th
     for check_mode in (True, False):
         error = refused(
             "RECORD_HAS_DEPENDANTS",
-            lambda mode=check_mode: settle_record(three_herds, "utility", PROD, check_mode=mode),
+            functools.partial(settle_record, three_herds, "utility", PROD, check_mode=check_mode),
         )
         assert "herd london_prod" in error.reason
     rehearsed = settle_record(three_herds, "utility", PROD, cascade=True, check_mode=True)
@@ -284,7 +285,7 @@ def test_a_herd_moves_to_another_environment_with_its_members(registry: Any) -> 
 def test_what_an_operation_is_about_keeps_its_name_until_it_ends(registry: Any) -> None:
     token = begin(registry)["operation"]["token"]
     for key, new in ((TRADING, ("prod", "x")), (("environment", "prod"), ("x",)), (("server", "nyc-db2"), ("x",))):
-        error = refused("RECORD_IN_USE", lambda of=key, to=new: settle(registry, *of, new=to))
+        error = refused("RECORD_IN_USE", functools.partial(settle, registry, *key, new=new))
         assert "trading_prod would be renamed" in error.reason
     settle(registry, "environment", "stage", new=("test",))
     finish(registry, token, "aborted")

@@ -131,7 +131,7 @@ def _read_values(wish: Wish) -> dict[str, Any]:
     for option, value in zip(KEY_FIELDS[kind], (wish.new_key or wish.key)[1:]):
         if value not in wish.key[1:]:
             _check_name(f"new_{option}", value, problems)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in wish.values.items():
         if value == "" and _KEYS[kind][name][1] is None:
             values[name] = None
@@ -256,11 +256,11 @@ def _new_key(key: RecordKey, rename: Change) -> RecordKey:
 
 def renamed_herds(fleet: Fleet, changes: list[Change]) -> list[tuple[str, str]]:
     """Herds (environment, name) whose name, or a member's, is another afterwards: their open operations lose them."""
-    found = []
+    found: list[tuple[str, str]] = []
     for change in changes:
         if change["action"] == "rename":
             moved = [key for key in records(fleet) if _new_key(key, change) != key]
-            found.extend(sorted({key[1:3] for key in moved if key[0] in ("herd", "instance")}))
+            found.extend(sorted({(key[1], key[2]) for key in moved if key[0] in ("herd", "instance")}))
     return found
 
 

@@ -74,10 +74,8 @@ class RecordAction(RegistryAction):
     def _wish(self, params: dict[str, Any]) -> Wish:
         names = KEY_FIELDS[self.KIND]
         key = (self.KIND, *(params[name] for name in names))
-        given = {name: params.get(f"new_{name}") for name in names}
-        new_key = None
-        if any(value is not None for value in given.values()):
-            new_key = (self.KIND, *(params[name] if given[name] is None else given[name] for name in names))
+        given = {name: params[f"new_{name}"] for name in names if params.get(f"new_{name}") is not None}
+        new_key = (self.KIND, *(given.get(name, params[name]) for name in names)) if given else None
         present = params["state"] == "present"
         if new_key and not present:
             raise OperatorError("BAD_ARGUMENTS", "state=absent removes a record, and gives it no new name.")

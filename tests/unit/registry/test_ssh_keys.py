@@ -14,8 +14,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import Target
-from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_check import Login
-from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_keys import SshSettings, ssh_settings
+from ansible_collections.elephaas.herd.plugins.plugin_utils.ssh_keys import Login, SshSettings, ssh_settings
 
 
 def make_key(path: Path, passphrase: str = "") -> str:
