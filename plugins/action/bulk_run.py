@@ -97,7 +97,7 @@ class ActionModule(RegistryAction):
     def _keep_to_the_budget(params: dict[str, Any], task_vars: dict[str, Any]) -> None:
         hosts, register = task_vars["ansible_play_hosts_all"], params["earlier"]
         results = [task_vars["hostvars"][host].get(register) for host in hosts] if register else []
-        failed = sum(1 for result in results if result and result.get("failed"))
+        failed = sum(1 for one in results if one and one.get("failed") and one.get("code") != "NOT_BEGUN")
         if budget_used_up(params["max_failures"], failed, len(hosts)):
             raise OperatorError(
                 "NOT_BEGUN",

@@ -43,7 +43,7 @@ options:
     type: bool
     default: false
   accept:
-    description: Codes of acceptable refusals (V(BACKUP_RUNNING)) to go on in spite of, separated by commas.
+    description: Codes of acceptable refusals (V(BACKUP_RUNNING), V(NO_ANSWER)) to go on in spite of, separated by commas.
     type: str
     default: ''
   without_registry:

@@ -81,7 +81,7 @@ class Conductor:
         """
         began = time.monotonic()
         token = self._begin()
-        progress, heard = Progress(), time.monotonic()
+        progress, heard, overtaken = Progress(), time.monotonic(), ""
         for turn in sorted({step["turn"] for step in self.plan["steps"]}):
             steps = [step for step in self.plan["steps"] if step["turn"] == turn]
             outcomes = self.run({step["name"]: self.job(step["name"], self._params(step, token)) for step in steps})
@@ -90,9 +90,10 @@ class Conductor:
             if progress.failures:
                 break
             if time.monotonic() - heard > self.lease_s / 4:
-                self._renew(token, progress)
-                heard = time.monotonic()
-        unrecorded = self._finish(token, progress)
+                overtaken, heard = self._renew(token, progress), time.monotonic()
+                if overtaken:
+                    break
+        unrecorded = overtaken or self._finish(token, progress)
         return {
             "did": progress.did,
             "failures": progress.failures,
@@ -146,17 +147,21 @@ class Conductor:
             )
         return int(begun["operation"]["token"])
 
-    def _renew(self, token: int, progress: Progress) -> None:
-        """A sign of life between two turns. An overtaken run must stop; a registry that went away stops nothing."""
+    def _renew(self, token: int, progress: Progress) -> str:
+        """A sign of life between two turns; why this run has to stop here, when another one has taken over.
+
+        A registry that went away stops nothing: on the hosts the token still counts.
+        """
         if self.registry is None:
-            return
+            return ""
         request = self._request(token=token, phase=self.plan["verb"], detail={"did": progress.did})
         try:
             with open_registry(self.registry, writing=True) as (connection, schema):
                 operations.record_phase(connection, schema, request)
         except OperatorError as error:
             if error.code in ("TOKEN_STALE", "OPERATION_CLOSED"):
-                raise
+                return error.reason
+        return ""
 
     def _finish(self, token: int, progress: Progress) -> str:
         if self.registry is None:

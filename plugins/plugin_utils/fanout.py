@@ -30,7 +30,7 @@ def fan_out(questions: t.Mapping[str, Question], limit_s: float) -> dict[str, di
 
     An answer is what json can carry. A question that raises is answered by {"crash": text}.
     """
-    waiting = list(reversed(questions.items()))
+    waiting = list(questions.items())[::-1]
     answers: dict[str, dict[str, t.Any] | None] = dict.fromkeys(questions)
     running: dict[int, _Child] = {}
     # One garbage collection less to unshare the memory of hundreds of children.

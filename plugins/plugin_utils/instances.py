@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import typing as t
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
-from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import Target, own_play_context, target_of
+from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
 from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, run_jobs
 
 NOT_IN_INVENTORY = "it is not in the inventory (filtered out, or its row in the registry is bad)"
@@ -24,7 +25,7 @@ def instance_params(variables: Mapping[str, t.Any], timeout_s: float) -> dict[st
 
     timeout_s: how long one question to the server may take, or one change of its state.
     """
-    return plain(  # type: ignore[no-any-return]
+    return plain(
         {
             "data_directory": variables["elephaas_pgdata"],
             "port": int(variables["elephaas_port"]),
@@ -47,23 +48,22 @@ def look(
 
     timeout_s: for connecting to a host. look_timeout_s: for one instance to answer.
     """
-    wanted = list(dict.fromkeys(names))
+    # Each access makes ansible-core gather and template the variables of that host once more.
+    known = {name: hostvars[name] if name in hostvars else None for name in names}
     jobs: dict[str, Job] = {}
-    shared: dict[str, int] = {}
-    for name in wanted:
-        if name in hostvars:
-            target: Target = target_of(hostvars[name], task, play_context)
-            jobs[name] = Job(target, "look", instance_params(hostvars[name], look_timeout_s))
-            shared[target.key] = shared.get(target.key, 0) + 1
+    for name, variables in known.items():
+        if variables is not None:
+            target = target_of(variables, task, play_context)
+            jobs[name] = Job(target, "look", instance_params(variables, look_timeout_s))
     # Instances of one host are looked at one after the other, and one that hangs uses up its whole time.
-    limit_s = (look_timeout_s + 1) * max(shared.values(), default=1)
-    outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, limit_s)
+    on_one_host = max(Counter(job.target.key for job in jobs.values()).values(), default=1)
+    outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, (look_timeout_s + 1) * on_one_host)
     observations = []
-    for name in wanted:
+    for name, variables in known.items():
         outcome = outcomes.get(name)
         facts = outcome.result["instance"] if outcome and outcome.result else None
         error = "" if facts is not None else outcome.error["msg"] if outcome and outcome.error else NOT_IN_INVENTORY
-        observations.append(_observation(name, hostvars.get(name) or {}, facts, error))
+        observations.append(_observation(name, variables or {}, facts, error))
     return observations
 
 

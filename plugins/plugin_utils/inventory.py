@@ -23,6 +23,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters impor
     unknown_names,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.version import major_version
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import quoted
 from ansible_collections.elephaas.herd.plugins.plugin_utils.trust import Marker
 
 FORMAT = 1
@@ -68,11 +69,11 @@ class Model:
 def connection_problem(host: object, port: object, user: object) -> str | None:
     """Why ssh must not be given these; None when it may."""
     if not isinstance(host, str) or not (_HOST_NAME.match(host) or _is_address(host)):
-        return f"{host!r} is not a host name or an address"
+        return f"{quoted(host)} is not a host name or an address"
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
-        return f"{port!r} is not a port (1 to 65535)"
+        return f"{quoted(port)} is not a port (1 to 65535)"
     if not isinstance(user, str) or not _USER_NAME.match(user):
-        return f"{user!r} is not a user name"
+        return f"{quoted(user)} is not a user name"
     return None
 
 
@@ -133,7 +134,7 @@ class _Builder:
         self.unclosed: dict[HerdKey, Row] = {}
         self.failovers: dict[HerdKey, Row] = {}
         self.owners: dict[str, tuple[str, ...]] = {}
-        self.refused_groups: set[tuple[str, tuple[str, ...]]] = set()
+        self.refused_groups: set[tuple[str, t.Any]] = set()
         self.name_problems: dict[str, str | None] = {}
 
     def build(self) -> Model:
@@ -172,7 +173,7 @@ class _Builder:
                 continue
             problems = {key: problem for key in keys if (problem := self._name_problem(row.get(key)))}
             if problems:
-                said = "; ".join(f"{key} {row.get(key)!r} {problem}" for key, problem in problems.items())
+                said = "; ".join(f"{key} {quoted(row.get(key))} {problem}" for key, problem in problems.items())
                 self._warn(f"One of the {kind}", said)
                 if list(problems) == ["server"] and "herd" in keys:
                     # Its herd must still be seen to have this member, or it would be operated on as if it had not.
@@ -195,7 +196,7 @@ class _Builder:
             self.owners[group] = ("fixed",)
         for row in (*servers, *instances):
             self.owners.setdefault(names.environment_group(row["environment"]), ("environment", row["environment"]))
-            if isinstance(row.get("datacenter"), str):
+            if self._has_place(row):
                 self.owners.setdefault(names.datacenter_group(row["datacenter"]), ("datacenter", row["datacenter"]))
             self.owners.setdefault(names.server_group(row["server"]), ("instances of", row["server"]))
         for row in instances:
@@ -203,6 +204,18 @@ class _Builder:
             self.owners.setdefault(names.herd_group(*key), ("herd", *key))
         for row in servers:
             self.owners.setdefault(row["server"], ("server", row["server"]))
+
+    def _has_place(self, row: Row) -> bool:
+        """Whether a group can be named after this row's data center."""
+        datacenter = row.get("datacenter")
+        if datacenter is None:
+            return False
+        problem = self._name_problem(datacenter)
+        about = ("datacenter", quoted(datacenter))
+        if problem and about not in self.refused_groups:
+            self.refused_groups.add(about)
+            self.model.warnings.append(f"No group is made for data center {about[1]}: it {problem}")
+        return problem is None
 
     def _owns(self, name: str, owner: tuple[str, ...]) -> bool:
         if names.reserved_problem(name) is None and self.owners.get(name) == owner:
@@ -314,7 +327,7 @@ class _Builder:
 
     def _group_place(self, name: str, row: Row) -> None:
         self._join_owned(name, names.environment_group(row["environment"]), ("environment", row["environment"]))
-        if isinstance(row.get("datacenter"), str):
+        if self._has_place(row):
             self._join_owned(name, names.datacenter_group(row["datacenter"]), ("datacenter", row["datacenter"]))
         self._join_owned(name, names.server_group(row["server"]), ("instances of", row["server"]))
 

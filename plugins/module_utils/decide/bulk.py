@@ -10,11 +10,20 @@ its step expects once more, so that a situation which has changed since stops it
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk_findings import (
+    ASKING,
+    config_errors,
+    herd_findings,
+    interrupts,
+    unfit_for_diagnosis,
+    unfit_for_restart,
+    would_write,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, begun_failover
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import (
     PRIMARY_FIRST,
     STANDBY_SETTINGS,
@@ -84,7 +93,7 @@ def plan_bulk(herd: Herd, request: Request) -> dict[str, Any]:
     """Decide what the verb does to this herd. Plain data, described in the documentation of bulk_plan_info."""
     draft = Draft()
     selected = [member for member in herd.members if member.name in request.selected]
-    draft.verdicts += _herd_verdicts(herd, request)
+    draft.verdicts += herd_findings(herd, request.verb)
     for member in selected:
         if not member.reachable:
             draft.left[member.name] = member.error or "its host does not answer"
@@ -131,7 +140,7 @@ def _document(herd: Herd, request: Request, draft: Draft) -> dict[str, Any]:
         "outcome": outcome,
         "protected": herd.protected,
         # What nobody would be surprised by needs no confirmation.
-        "asks": herd.protected or any(verdict.level == WARN and verdict.code in _ASKING for verdict in verdicts),
+        "asks": herd.protected or any(verdict.level == WARN and verdict.code in ASKING for verdict in verdicts),
         "steps": steps,
         "skipped": draft.skipped,
         "left": draft.left,
@@ -154,44 +163,6 @@ def _decisions(plan: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _herd_verdicts(herd: Herd, request: Request) -> Iterator[Verdict]:
-    if herd.hold_reason:
-        yield Verdict(
-            "HERD_ON_HOLD",
-            REFUSE,
-            herd.name,
-            f"it is on hold: {herd.hold_reason}",
-            "Have the hold lifted by who put it there.",
-        )
-    begun = begun_failover(herd)
-    if begun is not None:
-        yield Verdict(
-            "OPERATION_OPEN",
-            REFUSE,
-            herd.name,
-            f"a failover from {begun.source} to {begun.target} by {begun.operator} is not finished",
-            "Finish it first, by the same command that began it.",
-        )
-    if herd.held:
-        yield Verdict("OPERATION_HELD", REFUSE, herd.name, herd.held, "Wait for its end.")
-    if herd.registry_error:
-        yield Verdict(
-            "REGISTRY_LOST",
-            REFUSE,
-            herd.name,
-            herd.registry_error,
-            "Without it nobody keeps two runs apart but the hosts themselves: -e without_registry=true goes on so.",
-        )
-    if herd.missing and request.verb not in ("stop", "reload"):
-        yield Verdict(
-            "HERD_INCOMPLETE",
-            REFUSE,
-            herd.name,
-            f"the inventory does not hold all of it: {', '.join(herd.missing)}",
-            "Use an inventory without filters, and an AWX job without slices.",
-        )
-
-
 # -- what each verb does ----------------------------------------------------------------------------------------------
 
 
@@ -203,47 +174,8 @@ def _start(herd: Herd, _request: Request, present: list[Member], draft: Draft) -
         elif member.status == "stopping":
             draft.left[member.name] = "it is shutting down"
         else:
-            draft.verdicts += _would_write(herd, member)
+            draft.verdicts += would_write(herd, member)
             draft.steps.append(_step(member, _depth(herd, member)))
-
-
-def _would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
-    """A stopped member that comes up writable must be the only one, and the one that the record expects.
-
-    After a site came back, a bulk start is how an old primary becomes a second one.
-    """
-    if member.role == "superseded":
-        yield Verdict(
-            "SUPERSEDED",
-            REFUSE,
-            member.name,
-            "it was the primary before a failover, and what it holds has been overtaken",
-            "Make it a replica of the new primary; do not start it as it is.",
-        )
-        return
-    if member.fact("role") != "primary" or member.detached:
-        return
-    reason = ""
-    others = [other for other in herd.members if other.name != member.name and not other.detached]
-    writable = [other.name for other in others if other.writable]
-    unseen = [other.name for other in others if not other.reachable]
-    newer = [other.name for other in others if (other.fact("timeline") or 0) > (member.fact("timeline") or 0)]
-    if writable:
-        reason = f"{', '.join(writable)} accepts writes already"
-    elif newer:
-        reason = f"{', '.join(newer)} is on a newer timeline, so there was a failover while it was down"
-    elif member.role != "primary" and unseen:
-        reason = f"it is recorded as {member.role}, and {', '.join(unseen)} cannot be looked at"
-    elif member.role != "primary" and any(other.role == "primary" for other in others):
-        reason = f"it is recorded as {member.role}, and another member is the recorded primary"
-    if reason:
-        yield Verdict(
-            "SECOND_PRIMARY",
-            REFUSE,
-            member.name,
-            f"it would accept writes, and {reason}",
-            "Make it a replica (follow, or a rebuild), or correct the record where that is what is wrong.",
-        )
 
 
 def _stop(herd: Herd, request: Request, present: list[Member], draft: Draft) -> None:
@@ -253,25 +185,24 @@ def _stop(herd: Herd, request: Request, present: list[Member], draft: Draft) -> 
             draft.skipped[member.name] = "it is stopped"
             continue
         draft.steps.append(_step(member, _depth(herd, member)))
-        draft.verdicts += _interrupts(member, "stops")
+        draft.verdicts += interrupts(member, "stops")
         if request.mode == "immediate":
             draft.verdicts.append(
                 Verdict("IMMEDIATE", WARN, member.name, "without a checkpoint: it recovers as after a crash", "")
             )
 
 
-def _interrupts(member: Member, does: str) -> Iterator[Verdict]:
-    clients, replicas = member.fact("clients") or 0, len(member.fact("replicas") or [])
-    if member.fact("role") == "primary" and (clients or replicas or member.fact("sql_error")):
-        seen = "it does not tell how many clients it has" if member.fact("sql_error") else _counted(clients, replicas)
-        yield Verdict("PRIMARY_IN_USE", WARN, member.name, f"it {does}, and {seen}", "")
-
-
-def _counted(clients: int, replicas: int) -> str:
-    return f"has {clients} client{'' if clients == 1 else 's'} and {replicas} replica{'' if replicas == 1 else 's'}"
-
-
 def _restart(herd: Herd, request: Request, present: list[Member], draft: Draft) -> None:
+    chosen = []
+    for member in present:
+        if member.status == "stopped":
+            draft.skipped[member.name] = "it is stopped, and stays so: start brings it up"
+        elif not member.running:
+            draft.left[member.name] = f"it is {member.status}"
+        elif request.only_pending and not member.fact("pending_restart"):
+            draft.skipped[member.name] = "no changed setting waits for a restart"
+        else:
+            chosen.append(member)
     if draft.left:
         draft.verdicts.append(
             Verdict(
@@ -282,67 +213,20 @@ def _restart(herd: Herd, request: Request, present: list[Member], draft: Draft) 
                 "See to it, or limit the run to the others.",
             )
         )
-    chosen = []
-    for member in present:
-        if not member.running:
-            draft.skipped[member.name] = f"it is {member.status}, and stays so: start brings it up"
-        elif request.only_pending and not member.fact("pending_restart"):
-            draft.skipped[member.name] = "no changed setting waits for a restart"
-        else:
-            chosen.append(member)
     order, problems = _restart_order(herd, chosen)
     draft.verdicts += [
         Verdict("STANDBY_SETTINGS", REFUSE, herd.name, problem, 'See "Hot Standby" in PostgreSQL\'s documentation.')
         for problem in problems
     ]
     for member in chosen:
-        draft.verdicts += _unfit_for_restart(herd, member)
+        draft.verdicts += unfit_for_restart(herd, member)
     inward = list(reversed(_by_depth(herd, chosen)))
     if order == PRIMARY_FIRST:
         inward.reverse()
     for turn, member in enumerate(inward):
         again = "" if member.fact("role") == "primary" else "seen streaming again before the next"
         draft.steps.append(_step(member, turn, again))
-        draft.verdicts += _interrupts(member, "is restarted")
-
-
-def _unfit_for_restart(herd: Herd, member: Member) -> Iterator[Verdict]:
-    if member.fact("sql_error"):
-        yield Verdict("NO_ANSWER", REFUSE, member.name, str(member.fact("sql_error")), "See that PostgreSQL's log.")
-    yield from _config_errors(member)
-    if member.fact("base_backup_running"):
-        yield Verdict(
-            "BACKUP_RUNNING",
-            REFUSE,
-            member.name,
-            "a base backup is being taken from it, and would be lost",
-            "Wait for its end.",
-            acceptable=True,
-        )
-    waiting = [other.name for other in herd.members if other.in_recovery and not other.streaming]
-    down = [other.name for other in herd.members if other.reachable and not other.running and not other.detached]
-    broken = sorted({*waiting, *down} - {member.name})
-    if member.in_recovery and broken:
-        yield Verdict(
-            "REPLICA_DOWN",
-            WARN,
-            member.name,
-            f"{', '.join(broken)} does not stream either, so while it is restarted the herd has one replica less still",
-            "",
-        )
-
-
-def _config_errors(member: Member) -> Iterator[Verdict]:
-    errors = member.fact("config_errors") or []
-    if errors:
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        yield Verdict(
-            "CONFIG_ERRORS",
-            REFUSE,
-            member.name,
-            f"its configuration files have errors: {errors[0]}{more}",
-            "Correct them: pg_file_settings and pg_hba_file_rules list them all.",
-        )
+        draft.verdicts += interrupts(member, "is restarted")
 
 
 def _restart_order(herd: Herd, chosen: list[Member]) -> tuple[str | None, list[str]]:
@@ -374,7 +258,7 @@ def _reload(_herd: Herd, _request: Request, present: list[Member], draft: Draft)
         if not member.running:
             draft.skipped[member.name] = f"it is {member.status}"
             continue
-        draft.verdicts += _config_errors(member)
+        draft.verdicts += config_errors(member)
         pending = member.fact("pending_restart") or []
         draft.steps.append(_step(member, 0, f"waits for a restart: {', '.join(pending)}" if pending else ""))
 
@@ -409,54 +293,8 @@ def _promote(herd: Herd, request: Request, present: list[Member], draft: Draft) 
             )
         )
     for member in todo:
-        draft.verdicts += _unfit_for_diagnosis(herd, member)
+        draft.verdicts += unfit_for_diagnosis(herd, member)
         draft.steps.append(_step(member, 0, "archiving is switched off first; it leaves the herd"))
-
-
-def _unfit_for_diagnosis(herd: Herd, member: Member) -> Iterator[Verdict]:
-    def refuse(code: str, reason: str, next_step: str = "") -> Verdict:
-        return Verdict(code, REFUSE, member.name, reason, next_step)
-
-    if not member.running or member.fact("sql_error"):
-        yield refuse("NOT_RUNNING", f"it is {member.status} and does not answer", "Start it first.")
-        return
-    if not member.in_recovery:
-        yield refuse("NOT_A_REPLICA", "it accepts writes already", "Only a replica can be promoted.")
-        return
-    subscribers = [
-        str(sender.get("application_name")) for sender in member.fact("replicas") or [] if not sender.get("backup")
-    ]
-    if subscribers:
-        yield refuse(
-            "SUBSCRIBERS",
-            f"{', '.join(subscribers)} streams from it and would follow it out of the herd",
-            "Point them at another upstream first.",
-        )
-    upstreams = [other for other in herd.members if member.streams_from(other) and other.fact("replicas")]
-    waited_for = [
-        sender
-        for other in upstreams
-        for sender in other.fact("replicas")
-        if sender.get("sync_state") in ("sync", "quorum") and sender.get("application_name") == _application(member)
-    ]
-    if waited_for:
-        yield refuse(
-            "SYNCHRONOUS",
-            "the primary's commits wait for it (synchronous_standby_names)",
-            "Take it out of synchronous_standby_names first.",
-        )
-    yield Verdict(
-        "LEAVES_HERD",
-        WARN,
-        member.name,
-        "it becomes writable beside its herd, for a diagnosis only: it has to be rebuilt to come back",
-        "",
-    )
-
-
-def _application(member: Member) -> Any:
-    # What a walreceiver calls itself when its connection settings do not say ("application_name" in primary_conninfo).
-    return member.fact("upstream", "application_name") or "walreceiver"
 
 
 _PLANNERS: dict[str, Callable[[Herd, Request, list[Member], Draft], None]] = {
@@ -466,10 +304,6 @@ _PLANNERS: dict[str, Callable[[Herd, Request, list[Member], Draft], None]] = {
     "reload": _reload,
     "promote": _promote,
 }
-
-#: Warnings that a person should have seen before it happens.
-_ASKING = ("PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "BACKUP_RUNNING")
-
 
 # -- shared -----------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,18 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is the matter in a herd, told from the facts of its members. Private to the collection."""
+"""What is the matter in a herd, told from the facts of its members. Private to the collection.
+
+What is shown of a fleet, in which order, is in status_view.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+import datetime
+from typing import Any, Iterator, Mapping
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import replay_lag
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters import has_dr_pair
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_bytes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import (
@@ -18,24 +23,30 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict impor
     worst,
 )
 
+Record = Mapping[str, Any]
+"""What is on record of an instance besides what Member holds: version, lag_bytes, last_seen, pgdata, system_identifier."""
 
-def herd_status(herd: Herd, whole: bool, max_lag: int) -> dict[str, Any]:
-    """The state of a herd as plain data: herd, environment, vhost, level, problems, members, operation.
+
+def herd_status(herd: Herd, whole: bool, max_lag: int, records: Mapping[str, Record] | None = None) -> dict[str, Any]:
+    """The state of a herd as plain data, as status_report documents an entry of `herds`.
 
     whole: all members were looked at; otherwise nothing is said about what the others might be.
     max_lag: bytes of replay lag above which a replica is a problem.
+    records: by inventory name.
     """
     primary = herd.writable[0] if len(herd.writable) == 1 else None
     problems = most_severe_first(_problems(herd, primary, whole, max_lag))
     return {
         "herd": herd.name,
         "environment": herd.environment,
+        "protected": herd.protected,
         "vhost": herd.vhost,
+        "hold_reason": herd.hold_reason,
         "whole": whole,
         "primary": primary.name if primary else None,
         "level": worst(problems),
         "problems": [problem.as_dict() for problem in problems],
-        "members": [_row(herd, member, primary) for member in herd.members],
+        "members": [_row(herd, member, primary, (records or {}).get(member.name, {})) for member in herd.members],
     }
 
 
@@ -57,23 +68,56 @@ def lag_of(primary: Member | None, member: Member) -> int | None:
     return member.fact("positions", "replay_lag_bytes")
 
 
-def _row(herd: Herd, member: Member, primary: Member | None) -> dict[str, Any]:
-    role = member.fact("role")
+def _row(herd: Herd, member: Member, primary: Member | None, record: Record) -> dict[str, Any]:
+    slots = member.fact("slots")
+    replicas = member.fact("replicas")
+    answers = member.running and not member.fact("sql_error")
     return {
         "instance": member.name,
         "server": member.server,
         "datacenter": member.datacenter,
+        "address": member.address,
         "port": member.port,
+        "data_directory": member.fact("data_directory") or record.get("pgdata"),
         "recorded_role": member.role,
-        "role": role,
+        "role": member.fact("role"),
         "state": _state(member),
+        "online": _online(member, record),
         "version": member.fact("version") or member.fact("binary_version"),
+        "recorded_version": record.get("version"),
         "timeline": member.fact("timeline"),
+        "system_identifier": member.fact("system_identifier") or record.get("system_identifier"),
         "lag_bytes": lag_of(primary, member),
+        "recorded_lag_bytes": record.get("lag_bytes"),
         "upstream": upstream_name(herd, member) if member.in_recovery else None,
-        "clients": member.fact("clients"),
+        "clients": member.fact("clients") if answers else None,
+        "replicas": len(replicas) if answers and replicas is not None else None,
+        "slots": len(slots) if answers and slots is not None else None,
+        "inactive_slots": sum(not slot.get("active") for slot in slots) if answers and slots is not None else None,
+        "pending_restart": member.fact("pending_restart") if answers else None,
+        "config_errors": member.fact("config_errors") if answers else None,
+        "started": _iso(member.fact("started_at")),
+        "last_seen": _iso(member.fact("positions", "observed_at")) if answers else record.get("last_seen"),
         "reachable": member.reachable,
     }
+
+
+def _online(member: Member, record: Record) -> bool | None:
+    """As a check-in records it: up, answering, and the instance that is meant. None where nobody could look."""
+    if not member.reachable:
+        return None
+    if not member.running or member.fact("sql_error") or member.fact("identity_problem"):
+        return False
+    recorded, found = record.get("system_identifier"), member.fact("system_identifier")
+    return not recorded or not found or recorded == found
+
+
+def _iso(seconds: Any) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(float(seconds), datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _state(member: Member) -> str:
@@ -126,10 +170,21 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
         )
     if herd.hold_reason:
         yield Verdict("HERD_ON_HOLD", WARN, herd.name, f"on hold: {herd.hold_reason}", "")
-    if whole and len({member.datacenter for member in herd.members}) < 2:
-        yield Verdict(
-            "NO_DR_PAIR", WARN, herd.name, "all of it stands in one data center", "Add a replica in another one."
-        )
+    if whole:
+        yield from _dr_problems(herd)
+
+
+def _dr_problems(herd: Herd) -> Iterator[Verdict]:
+    datacenters = [member.datacenter for member in herd.members]
+    if has_dr_pair(datacenters):
+        return
+    if any(datacenters):
+        reason, next_step = "all of it stands in one data center", "Add a replica in another one."
+        if not all(datacenters):
+            reason, next_step = "it stands in one data center, as far as is known", "Record where its servers stand."
+    else:
+        reason, next_step = "nobody has recorded where its servers stand", "Give them a data center."
+    yield Verdict("NO_DR_PAIR", WARN, herd.name, reason, next_step)
 
 
 def _member_problems(herd: Herd, member: Member, primary: Member | None, max_lag: int) -> Iterator[Verdict]:

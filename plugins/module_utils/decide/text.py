@@ -1,14 +1,14 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans and fleets as text on a screen. Private to the collection."""
+"""Plans and outcomes as text on a screen. Private to the collection."""
 
 from __future__ import annotations
 
 from typing import Any, Iterable, Sequence
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import ACTIONS, GO
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_bytes, human_seconds
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_seconds
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, SWITCH
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import OK
 
@@ -143,53 +143,4 @@ def outcome_lines(outcomes: Sequence[dict[str, Any]]) -> list[str]:
             (row["herd"], row["outcome"], human_seconds(row.get("gap_s")) if row.get("gap_s") else "-", row["reason"])
             for row in rows
         ],
-    )
-
-
-def status_lines(herds: Iterable[dict[str, Any]]) -> list[str]:
-    """The fleet at a glance: herds with problems first, then the rest, then one line of totals."""
-    rank = {"refuse": 0, "warn": 1, OK: 2}
-    ordered = sorted(herds, key=lambda herd: (rank[herd["level"]], herd["herd"]))
-    rows: list[Sequence[Any]] = []
-    for herd in ordered:
-        rows += [_status_row(herd, member) for member in sorted(herd["members"], key=_primary_first)]
-    header = ("HERD", "INSTANCE", "DC", "ROLE", "STATE", "TLI", "LAG", "UPSTREAM", "VERSION", "PORT", "CLIENTS")
-    lines = []
-    problems = [verdict for herd in ordered for verdict in herd["problems"]]
-    if problems:
-        lines += ["problems:", *verdict_lines(problems), ""]
-    lines += table(header, rows, indent="")
-    counts = {level: sum(1 for herd in ordered if herd["level"] == level) for level in rank}
-    instances = sum(len(herd["members"]) for herd in ordered)
-    lines += [
-        "",
-        (
-            f"{len(ordered)} herds, {instances} instances: {counts[OK]} ok, {counts['warn']} with warnings, "
-            f"{counts['refuse']} with problems"
-        ),
-    ]
-    return lines
-
-
-def _primary_first(member: dict[str, Any]) -> tuple[bool, str]:
-    return member["role"] != "primary", member["instance"]
-
-
-def _status_row(herd: dict[str, Any], member: dict[str, Any]) -> Sequence[Any]:
-    mark = {"refuse": "! ", "warn": "~ ", OK: "  "}[herd["level"]]
-    role = member["role"] or f"({member['recorded_role']})"
-    if member["role"] and member["role"] != member["recorded_role"]:
-        role += f" (recorded {member['recorded_role']})"
-    return (
-        mark + herd["herd"],
-        member["instance"].partition("@")[2] or member["instance"],
-        member["datacenter"] or "-",
-        role,
-        member["state"],
-        member["timeline"] or "-",
-        "-" if member["lag_bytes"] is None else human_bytes(member["lag_bytes"]),
-        (member["upstream"] or "-").partition("@")[2] or member["upstream"] or "-",
-        member["version"] or "-",
-        member["port"],
-        "-" if member["clients"] is None else member["clients"],
     )

@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import sys
-import traceback
 from typing import Any, Callable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -102,6 +101,8 @@ def _in_child(account: pwd.struct_passwd, work: Callable[[], dict[str, Any]]) ->
             except OperatorError as error:
                 answer = {"error": error.as_result()}
             except Exception:  # noqa: BLE001 - the parent shows it
+                import traceback  # slow to import, and hardly ever needed
+
                 answer = {"crash": traceback.format_exc()}
             with os.fdopen(writing, "wb") as stream:
                 stream.write(json.dumps(answer).encode("utf-8"))

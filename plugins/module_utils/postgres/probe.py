@@ -224,10 +224,11 @@ def _add_layout(facts: dict[str, Any], layout: Layout) -> None:
         },
     )
     try:
-        # It says: postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)
-        facts["binary_version"] = run([layout.program("postgres"), "--version"], 5).stdout.split()[2]
+        # It says: pg_controldata (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1). It comes with the server, and starts in a
+        # fraction of the time that postgres itself takes.
+        facts["binary_version"] = run([layout.program("pg_controldata"), "--version"], 5).stdout.split()[2]
     except (OSError, IndexError):
-        facts["warnings"].append(f"{layout.program('postgres')} does not tell its version.")
+        facts["warnings"].append(f"{layout.program('pg_controldata')} does not tell its version.")
 
 
 def _disk(path: str) -> dict[str, int]:

@@ -9,13 +9,11 @@ a fraction of a module run for each.
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, Callable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.account import owner_of, run_as
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.step import take_step
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, check_options, target_from
 
 
@@ -23,8 +21,15 @@ def _look(target: Target, _params: dict[str, Any]) -> dict[str, Any]:
     return {"instance": observe(target)}
 
 
+def _step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
+    # Compiled on the host in each run: a look does not pay for what only a step needs.
+    from ansible_collections.elephaas.herd.plugins.module_utils.postgres.step import take_step
+
+    return take_step(target, params)
+
+
 #: What can be asked for; each takes the instance and the job's parameters, and runs as the instance's account.
-JOBS: dict[str, Callable[[Target, dict[str, Any]], dict[str, Any]]] = {"look": _look, "step": take_step}
+JOBS: dict[str, Callable[[Target, dict[str, Any]], dict[str, Any]]] = {"look": _look, "step": _step}
 
 
 def run_jobs(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,6 +51,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     except OperatorError as error:
         return {"error": error.as_result()}
     except Exception as error:  # noqa: BLE001 - shown to the operator, beside the other instances' answers
+        import traceback  # slow to import, and hardly ever needed
+
         unexpected = OperatorError(
             "INTERNAL_ERROR",
             f"Unexpected {type(error).__name__}: {error}",

@@ -28,10 +28,11 @@ def take_step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
     token = params["claim"]["token"]
     claim(store, write=True, **params["claim"])
     target = target._replace(token=token)
+    times: dict[str, float] = {}
     outcome = "aborted"
     try:
         if params["state"] == "detached":
-            times, did = {}, detached(target, facts, store)
+            did = detached(target, facts, store)
         else:
             times, did = bring_to(target, params, False, facts, store)
         outcome = "done"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide import text
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import status_view, text
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Operation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import plan_failover
@@ -75,7 +75,7 @@ def test_a_part_of_a_herd_says_nothing_about_the_rest() -> None:
 
 def test_problems_come_first_and_everything_is_listed() -> None:
     broken = replace(stopped(healthy(), NEAR), name="zebra_prod")
-    lines = text.status_lines([status(healthy()), status(broken)])
+    lines = status_view.status_lines([status(healthy()), status(broken)])
     assert lines[0] == "problems:" and "NOT_RUNNING" in lines[1]
     rows = [line for line in lines if "chi-db1" in line and "NOT_RUNNING" not in line]
     assert [row[:6] for row in rows[:4:3]] == ["! zebr", "  trad"]
@@ -85,7 +85,7 @@ def test_problems_come_first_and_everything_is_listed() -> None:
 @given(st.text(max_size=30))
 def test_nothing_read_from_a_host_drives_the_terminal(hostile: str) -> None:
     herd = with_member(healthy(), NEAR, reachable=False, facts=None, error=hostile, datacenter=hostile)
-    shown = "\n".join(text.status_lines([status(herd)]))
+    shown = "\n".join(status_view.status_lines([status(herd)]))
     plan = plan_failover(with_fact(healthy(), PRIMARY, hostile, "identity_problem"), Wishes())
     shown += "\n".join(text.all_plans([plan], "p00000000"))
     assert all(char.isprintable() or char == "\n" for char in shown)
