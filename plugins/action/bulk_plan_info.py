@@ -59,8 +59,7 @@ class ActionModule(RegistryAction):
             params["timeout"],
             params["look_timeout"],
         )
-        looks = {item["name"]: {"instance": item["facts"]} for item in seen if item["facts"] is not None}
-        errors = {item["name"]: item["error"] for item in seen if item["facts"] is None}
+        looks, errors = herds.seen_by_name(seen)
         request = Request(
             params["verb"],
             frozenset(selected),

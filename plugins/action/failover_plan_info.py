@@ -36,8 +36,8 @@ class ActionModule(ControllerAction):
     """The controller-side work of elephaas.herd.failover_plan_info."""
 
     ARGUMENT_SPEC = {
+        "observations": {"type": "list", "elements": "dict", "default": []},
         "looks": {"type": "list", "elements": "dict", "default": []},
-        "unreachable": {"type": "dict", "default": {}},
         "plan": {"type": "dict"},
         "rehearsal": {"type": "dict", "default": {}},
         "confirmed": {"type": "dict"},
@@ -65,11 +65,12 @@ class ActionModule(ControllerAction):
             found = _rehearsed(params["plan"], params["rehearsal"])
             return {"plan": add_rehearsal(params["plan"], found, wishes), "changed": False}
         held, registry_error = _ask_registry(params, hostvars[lead])
+        looks, errors = herds.seen_by_name(params["observations"])
         herd = herds.herd_of(
             lead,
             hostvars,
-            herds.looks_by_name(params["looks"]),
-            params["unreachable"],
+            {**looks, **herds.looks_by_name(params["looks"])},
+            errors,
             held=held,
             registry_error=registry_error,
             dns=_probe(params, hostvars[lead]),

@@ -13,22 +13,23 @@ version_added: 1.0.0
 short_description: Decide a failover of one herd, and change nothing
 description:
   - Decides from live facts what a planned failover of the herd of the current host would do. The current host is the herd's lead.
-  - Reads the variables of the herd's members, the facts given in O(looks), the vhost at the name servers, and whether another run holds
+  - Reads the variables of the herd's members, the facts given in O(observations) and O(looks), the vhost at the name servers, and whether another run holds
     the herd in the registry. It also has the name server try an update that changes nothing, which proves key and policy.
   - Every check is a pure function of these facts; see the page about checks in the documentation of the collection.
   - Called again under the lock with O(confirmed), it says in RV(changed_decisions) what it would now decide otherwise.
 options:
-  looks:
-    description:
-      - The C(results) of a task that ran M(elephaas.herd.instance_info) or M(elephaas.herd.operation_token) over the members,
-        with the inventory name of the member as its loop variable.
+  observations:
+    description: What was seen of the members; RV(elephaas.herd.instances_info#module:observations).
     type: list
     elements: dict
     default: []
-  unreachable:
-    description: Why hosts do not answer, by inventory name; RV(elephaas.herd.reachable_info#module:errors).
-    type: dict
-    default: {}
+  looks:
+    description:
+      - The C(results) of a task that ran M(elephaas.herd.operation_token) over members, with the inventory name of the member
+        as its loop variable. They are newer than O(observations).
+    type: list
+    elements: dict
+    default: []
   plan:
     description: A plan made before. Nothing is decided anew; the outcome of O(rehearsal) is added to it.
     type: dict
@@ -110,8 +111,7 @@ attributes:
 EXAMPLES = r"""
 - name: Decide who would take over
   elephaas.herd.failover_plan_info:
-    looks: "{{ failover_looks.results }}"
-    unreachable: "{{ failover_reach.errors }}"
+    observations: "{{ look.observations }}"
     leave: chicago
   register: failover_decided
 """

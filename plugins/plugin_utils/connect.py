@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import typing as t
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ansible import constants as C
@@ -117,6 +118,17 @@ def open_connection(target: Target, play_context: PlayContext, timeout_s: float)
         if option in C.config.get_configuration_definitions("connection", connection._load_name):
             connection.set_option(option, value)
     return connection
+
+
+def load_plugins(targets: Iterable[Target], play_context: PlayContext) -> None:
+    """Load here what open_connection needs, for children that are forked afterwards.
+
+    Each of them would load it anew, which takes longer than the connection itself. Connects to nothing.
+    """
+    for target in {(target.plugin, target.become): target for target in targets}.values():
+        # Whatever is wrong is met again by the child, and becomes the answer for its host.
+        with contextlib.suppress(Exception):
+            open_connection(target, play_context, 1)
 
 
 def classify(message: str, authentication: bool = False) -> tuple[str, str]:

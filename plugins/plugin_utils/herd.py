@@ -26,6 +26,20 @@ def looks_by_name(results: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str
     return looks
 
 
+def seen_by_name(
+    observations: Iterable[Mapping[str, Any]],
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Observations as herd_of takes them: looks by name, and for the instances without one the reason."""
+    looks: dict[str, Mapping[str, Any]] = {}
+    errors: dict[str, str] = {}
+    for seen in observations:
+        if seen["facts"]:
+            looks[str(seen["name"])] = {"instance": seen["facts"]}
+        else:
+            errors[str(seen["name"])] = str(seen["error"])
+    return looks, errors
+
+
 def herd_of(
     lead: str,
     hostvars: Mapping[str, Mapping[str, Any]],

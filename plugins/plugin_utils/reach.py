@@ -23,6 +23,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import (
     as_text,
     classify,
     last_line,
+    load_plugins,
     open_connection,
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.fanout import fan_out
@@ -58,6 +59,7 @@ def reach(targets: t.Mapping[str, Target], play_context: PlayContext, timeout_s:
     Names with equal targets share one question.
     """
     distinct = {target.key: target for target in targets.values()}
+    load_plugins(distinct.values(), play_context)
     answers = fan_out(
         {key: functools.partial(_ask, target, play_context, timeout_s) for key, target in distinct.items()},
         timeout_s + GRACE_S,

@@ -30,6 +30,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import (
     as_text,
     classify,
     last_line,
+    load_plugins,
     open_connection,
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.fanout import fan_out
@@ -104,6 +105,9 @@ def run_jobs(
     by_host: dict[str, list[str]] = defaultdict(list)
     for name, job in jobs.items():
         by_host[job.target.key].append(name)
+    # What all children need is made once: they inherit it.
+    load_plugins((job.target for job in jobs.values()), play_context)
+    _sources()
     answers = fan_out(
         {
             key: functools.partial(_ask, jobs[names[0]].target, [jobs[name] for name in names], play_context, timeout_s)

@@ -142,6 +142,43 @@ def test_what_is_wrong_comes_first_and_does_not_hold_it_up(lame: MovingFleet) ->
     ]
 
 
+def test_what_is_offline_is_found_and_the_rest_is_left_alone(lame: MovingFleet) -> None:
+    fleet = lame
+    done = fleet.play("status", "--limit", LIMIT, "-e", "offline=true", "-e", "sort=-datacenter", "-e", "format=wide")
+    assert done.returncode == 0, done.stdout
+    stopped, silent = "main_prod", "small_stage"
+    assert {row[0] for row in rows_of(done.stdout)} == {stopped, silent}
+    assert len(rows_of(done.stdout)) == 2
+    assert "shown: 2 of 8 instances (offline=true leaves 2)" in done.stdout
+    # The record alone rules out the herd with the dead host: nobody waits for it, nothing of it is recorded anew.
+    before = {row["instance_id"]: row for row in fleet.tables()["ele_instance"]}
+    done = fleet.play("status", "--limit", LIMIT, "-e", "environments=prod", "-e", "role=primary")
+    assert done.returncode == 0, done.stdout
+    assert sorted(row[0] for row in rows_of(done.stdout)) == ["fine_prod", "main_prod"]
+    assert "NOT_RUNNING main_prod@" in done.stdout
+    assert "UNREACHABLE" not in done.stdout
+    after = {row["instance_id"]: row for row in fleet.tables()["ele_instance"]}
+    # 2 + 4 members of the two herds, without the one that is stopped; the replicas that are not shown are recorded too.
+    moved = [key for key in after if after[key]["last_seen"] != before[key]["last_seen"]]
+    assert len(moved) == 5
+
+
+def test_a_filter_that_leaves_nothing_is_an_answer_and_a_senseless_one_an_error(fleet: MovingFleet) -> None:
+    done = fleet.play("status", "--limit", LIMIT, "-e", "herds=fine", "-e", "version_below=13", "--check")
+    assert done.returncode == 0, done.stdout
+    assert "No instance matches: of 8, herds=fine leaves 2, version_below=13 leaves none" in done.stdout
+    before = fleet.tables()
+    for argument, message in (
+        ("environments=prdo", "There are: prod, stage."),
+        ("version_below=abc", "a version number such as 15"),
+        ("sort=lagg", "must be one of: problem"),
+    ):
+        done = fleet.play("status", "-e", argument)
+        assert done.returncode != 0, done.stdout
+        assert message in " ".join(done.stdout.split())
+    assert fleet.tables() == before
+
+
 def test_a_limit_that_selects_nothing_is_an_error(fleet: MovingFleet) -> None:
     before = fleet.tables()
     for limit, message in (

@@ -11,10 +11,27 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.names import herd_name, instance_name
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import observation, operations
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import explain, psycopg2, transaction
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
+    as_operator_error,
+    explain,
+    psycopg2,
+    sql,
+    transaction,
+)
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.roles import check_roles, read_roles, write_roles
 
-_COLUMNS = ("is_online", "version", "system_identifier", "timeline", "lsn", "lag_bytes")
+HerdKey = tuple[str, str]
+"""Environment and herd."""
+
+# What is recorded of an instance, and of which type; a record set of JSON carries all of a fleet in one statement.
+_COLUMNS = {
+    "is_online": "boolean",
+    "version": "text",
+    "system_identifier": "text",
+    "timeline": "bigint",
+    "lsn": "pg_lsn",
+    "lag_bytes": "bigint",
+}
 
 
 def check_in(
@@ -22,23 +39,27 @@ def check_in(
 ) -> dict[str, Any]:
     """Record observations: [{"herd", "environment", "server", "facts"|None, "reachable", "error"|None}].
 
-    One transaction per herd, so that one herd's trouble is not another's.
+    One transaction for all: a registry may be far away, and a round trip for each of a thousand instances is a minute.
+    When it fails, each herd gets one of its own, so that one herd's trouble is not another's.
     Returns {"changed", "differences": [{"instance", "field", "before", "after"}],
     "reconciled": [{"herd", "from_server", "to_server", "operation_id", "plan_id", "roles"}],
     "mismatches": [{"instance"|None, "herd", "code", "reason"}]}.
     Positions, lag and the time of last sight are recorded too, but are no differences.
     """
-    herds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    herds: dict[HerdKey, list[dict[str, Any]]] = {}
     for item in observations:
         herds.setdefault((item["environment"], item["herd"]), []).append(item)
-    result: dict[str, Any] = {"differences": [], "reconciled": [], "mismatches": []}
-    for (environment, herd), items in sorted(herds.items()):
-        try:
-            _one_herd(connection, schema, (environment, herd), items, operator, check_mode, result)
-        except OperatorError as error:
-            result["mismatches"].append(_mismatch(environment, herd, None, error.code, error.reason))
-    result["changed"] = bool(result["differences"] or result["reconciled"])
-    return result
+    try:
+        result = _record(connection, schema, herds, operator, check_mode)
+    except OperatorError:
+        if connection.closed:
+            raise
+        result = _nothing()
+        for key, items in sorted(herds.items()):
+            part = _record_alone(connection, schema, key, items, operator, check_mode)
+            for name, entries in part.items():
+                result[name].extend(entries)
+    return {**result, "changed": bool(result["differences"] or result["reconciled"])}
 
 
 def _mismatch(environment: str, herd: str, server: str | None, code: str, reason: str) -> dict[str, Any]:
@@ -50,80 +71,117 @@ def _mismatch(environment: str, herd: str, server: str | None, code: str, reason
     }
 
 
-def _one_herd(
-    connection: Any,
-    schema: str,
-    key: tuple[str, str],
-    items: list[dict[str, Any]],
-    operator: str,
-    check_mode: bool,
-    result: dict[str, Any],
-) -> None:
-    environment, herd = key
-    found: dict[str, list[dict[str, Any]]] = {"differences": [], "reconciled": [], "mismatches": []}
-    with transaction(connection, schema, keep=not check_mode) as cursor:
-        record = operations.lock_herd(cursor, herd, environment)
-        members = _members(cursor, record["herd_id"])
-        operation = operations.open_operation(cursor, record["herd_id"])
-        seen = {}
-        for item in items:
-            if item["server"] in members:
-                seen[item["server"]] = item
-            else:
-                found["mismatches"].append(
-                    _mismatch(environment, herd, item["server"], "INSTANCE_UNKNOWN", "the registry has no such member")
+def _nothing() -> dict[str, list[dict[str, Any]]]:
+    return {"differences": [], "reconciled": [], "mismatches": []}
+
+
+def _record_alone(
+    connection: Any, schema: str, key: HerdKey, items: list[dict[str, Any]], operator: str, check_mode: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """Record what was seen of one herd; what keeps it from that is a mismatch."""
+    try:
+        return _record(connection, schema, {key: items}, operator, check_mode)
+    except OperatorError as error:
+        return {**_nothing(), "mismatches": [_mismatch(*key, None, error.code, error.reason)]}
+
+
+def _record(
+    connection: Any, schema: str, herds: dict[HerdKey, list[dict[str, Any]]], operator: str, check_mode: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """Record what was seen of these herds in one transaction. Raises OperatorError, and then nothing is recorded."""
+    found = _nothing()
+    with as_operator_error(), transaction(connection, schema, keep=not check_mode) as cursor:
+        records = operations.lock_herds(cursor, herds)
+        herd_ids = [record["herd_id"] for record in records.values()]
+        members = _members(cursor, herd_ids)
+        open_operations = operations.open_operations(cursor, herd_ids)
+        rows: list[dict[str, Any]] = []
+        reconciliations = []
+        for key, items in sorted(herds.items()):
+            environment, herd = key
+            if key not in records:
+                error = operations.herd_unknown(herd, environment)
+                found["mismatches"].append(_mismatch(environment, herd, None, error.code, error.reason))
+                continue
+            herd_id = records[key]["herd_id"]
+            recorded = members.get(herd_id, {})
+            seen = {}
+            for item in items:
+                if item["server"] in recorded:
+                    seen[item["server"]] = item
+                else:
+                    reason = "the registry has no such member"
+                    found["mismatches"].append(_mismatch(environment, herd, item["server"], "INSTANCE_UNKNOWN", reason))
+            operation = open_operations.get(herd_id)
+            verdicts = observation.judge(recorded, operation, records[key]["last_token"], seen)
+            for mismatch in verdicts.mismatches:
+                found["mismatches"].append(_mismatch(*key, mismatch.server, mismatch.code, mismatch.reason))
+            for server, values in verdicts.values.items():
+                row, changes = _merged(recorded, server, values)
+                rows.append(row)
+                found["differences"].extend(
+                    {"instance": instance_name(herd, environment, server), **change} for change in changes
                 )
-        verdicts = observation.judge(members, operation, record["last_token"], seen)
-        for mismatch in verdicts.mismatches:
-            found["mismatches"].append(_mismatch(environment, herd, mismatch.server, mismatch.code, mismatch.reason))
-        for server, values in verdicts.values.items():
-            changes = _record(cursor, record["herd_id"], server, members[server], values)
-            found["differences"].extend(
-                {"instance": instance_name(herd, environment, server), **change} for change in changes
-            )
-        if verdicts.reconciliation:
-            _reconcile(cursor, key, record, operation, verdicts.reconciliation, operator, check_mode, found)
+            if verdicts.reconciliation:
+                reconciliations.append((key, records[key], operation, verdicts.reconciliation))
+        _write(cursor, rows)
+        for herd_key, record, operation, reconciliation in reconciliations:
+            _reconcile(cursor, herd_key, record, operation, reconciliation, operator, check_mode, found)
     # Only what the transaction kept is told.
-    for name, entries in found.items():
-        result[name].extend(entries)
+    return found
 
 
-def _members(cursor: Any, herd_id: int) -> dict[str, dict[str, Any]]:
+def _members(cursor: Any, herd_ids: list[int]) -> dict[int, dict[str, dict[str, Any]]]:
+    """herd_id -> server -> what is recorded of that member."""
     cursor.execute(
-        "SELECT s.hostname, json_build_object('role', i.role, 'upstream_server', us.hostname, 'is_online', i.is_online,"
+        "SELECT i.herd_id, s.hostname, json_build_object('instance_id', i.instance_id, 'role', i.role,"
+        " 'upstream_server', us.hostname, 'is_online', i.is_online,"
         " 'version', i.version, 'system_identifier', i.system_identifier, 'timeline', i.timeline, 'lsn', i.lsn,"
         " 'lag_bytes', i.lag_bytes, 'port', i.effective_port,"
         " 'names', array_remove(ARRAY[s.hostname, s.address, s.dns_name], NULL))::text"
         " FROM ele_instance i JOIN ele_server s ON s.server_id = i.server_id"
         " LEFT JOIN ele_instance u ON u.instance_id = i.upstream_id"
         " LEFT JOIN ele_server us ON us.server_id = u.server_id"
-        " WHERE i.herd_id = %s ORDER BY s.hostname",
-        (herd_id,),
+        " WHERE i.herd_id = ANY (%s) ORDER BY s.hostname",
+        (herd_ids,),
     )
-    return {server: json.loads(document) for server, document in cursor.fetchall()}
+    members: dict[int, dict[str, dict[str, Any]]] = {}
+    for herd_id, server, document in cursor.fetchall():
+        members.setdefault(herd_id, {})[server] = json.loads(document)
+    return members
 
 
-def _record(
-    cursor: Any, herd_id: int, server: str, before: dict[str, Any], values: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Write what is known of one instance; returns what changed besides the volatile."""
+def _merged(
+    members: dict[str, dict[str, Any]], server: str, values: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of one instance with what was seen put in, and what changed besides the volatile."""
+    before = members[server]
     after = {column: values.get(column, before[column]) for column in _COLUMNS}
     upstream = values.get("upstream_server", before["upstream_server"])
-    cursor.execute(
-        "UPDATE ele_instance i SET is_online = %(is_online)s, version = %(version)s,"
-        " system_identifier = %(system_identifier)s, timeline = %(timeline)s, lsn = %(lsn)s, lag_bytes = %(lag_bytes)s,"
-        " last_seen = CASE WHEN %(is_online)s THEN now() ELSE last_seen END,"
-        " upstream_id = (SELECT u.instance_id FROM ele_instance u JOIN ele_server us ON us.server_id = u.server_id"
-        "                 WHERE u.herd_id = %(herd)s AND us.hostname = %(upstream)s)"
-        " FROM ele_server s WHERE s.server_id = i.server_id AND i.herd_id = %(herd)s AND s.hostname = %(server)s",
-        {**after, "upstream": upstream, "herd": herd_id, "server": server},
-    )
+    upstream_id = members[upstream]["instance_id"] if upstream in members else None
+    row = {**after, "instance_id": before["instance_id"], "upstream_id": upstream_id}
     after["upstream_server"] = upstream
-    return [
+    changes = [
         {"field": field, "before": before[field], "after": value}
         for field, value in after.items()
         if field not in observation.VOLATILE and value != before[field]
     ]
+    return row, changes
+
+
+def _write(cursor: Any, rows: list[dict[str, Any]]) -> None:
+    cursor.execute(
+        sql.SQL(
+            "UPDATE ele_instance i SET {values}, upstream_id = seen.upstream_id,"
+            " last_seen = CASE WHEN seen.is_online THEN now() ELSE i.last_seen END"
+            " FROM json_to_recordset(%s) AS seen (instance_id int, upstream_id int, {types})"
+            " WHERE i.instance_id = seen.instance_id"
+        ).format(
+            values=sql.SQL(", ".join(f"{name} = seen.{name}" for name in _COLUMNS)),
+            types=sql.SQL(", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())),
+        ),
+        (json.dumps(rows),),
+    )
 
 
 def _reconcile(

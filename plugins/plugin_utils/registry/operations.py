@@ -10,6 +10,7 @@ lease finds its token refused here, and on the members' hosts, where the same to
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -29,7 +30,7 @@ OUTCOMES = ("done", "failed", "aborted", "incomplete", "refused")
 
 # Columns of an operation as JSON; the FOR UPDATE that some callers add makes one run at a time decide.
 _OPERATION = """
-SELECT json_build_object(
+SELECT o.herd_id, json_build_object(
     'operation_id', o.operation_id, 'herd', o.herd_name, 'environment', o.env_name, 'verb', o.verb, 'state', o.state,
     'token', o.token, 'plan_id', o.plan_id, 'from_server', o.from_server, 'to_server', o.to_server,
     'operator', o.operator, 'holder', o.holder, 'lease_until', {lease},
@@ -42,41 +43,70 @@ SELECT json_build_object(
 
 def _operations(cursor: Any, where: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
     """Operations by a condition that is a constant of the calling code."""
+    return [operation for _herd_id, operation in _with_herd(cursor, where, values)]
+
+
+def _with_herd(cursor: Any, where: str, values: tuple[Any, ...]) -> list[tuple[int, dict[str, Any]]]:
+    """The same, each with the herd_id of its herd."""
     statement = sql.SQL(_OPERATION).format(
         lease=iso_utc("o.lease_until"), started=iso_utc("o.started_dt"), finished=iso_utc("o.finished_dt")
     )
     cursor.execute(statement + sql.SQL(where), values)
-    return [json.loads(document) for (document,) in cursor.fetchall()]
+    return [(herd_id, json.loads(document)) for herd_id, document in cursor.fetchall()]
+
+
+def lock_herds(cursor: Any, herds: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Pairs of environment and herd, as far as the registry knows them, each with {"herd_id", "last_token",
+    "hold_reason"}, and locked: who decides about a herd's operations comes one by one.
+    """
+    wanted = list(herds)
+    # An advisory lock: a row lock would need the right to update herds, which reporters do not have. The locks are
+    # taken in the order of the subquery, so that two runs over many herds do not wait for each other.
+    cursor.execute(
+        "SELECT env_name, herd_name, herd_id,"
+        " pg_advisory_xact_lock(hashtextextended('elephaas herd ' || current_schema(), 0) # herd_id)"
+        "  FROM (SELECT e.env_name, h.herd_name, h.herd_id FROM ele_herd h JOIN ele_environment e USING (environment_id)"
+        "         JOIN unnest(%s::text[], %s::text[]) AS wanted (env_name, herd_name) USING (env_name, herd_name)"
+        "         ORDER BY h.herd_id OFFSET 0) known",
+        ([environment for environment, _herd in wanted], [herd for _environment, herd in wanted]),
+    )
+    found = {(environment, herd): herd_id for environment, herd, herd_id, _lock in cursor.fetchall()}
+    # A second statement: the first one's snapshot is from before the locks were granted.
+    cursor.execute(
+        "SELECT herd_id, last_token, hold_reason FROM ele_herd WHERE herd_id = ANY (%s)", (list(found.values()),)
+    )
+    records = {
+        herd_id: {"herd_id": herd_id, "last_token": last_token, "hold_reason": hold_reason}
+        for herd_id, last_token, hold_reason in cursor.fetchall()
+    }
+    return {key: records[herd_id] for key, herd_id in found.items() if herd_id in records}
 
 
 def lock_herd(cursor: Any, herd: str, environment: str) -> dict[str, Any]:
-    """The herd's {"herd_id", "last_token", "hold_reason"}, locked: who decides about its operations comes one by one.
+    """One herd, as lock_herds has it. Raises OperatorError HERD_UNKNOWN."""
+    found = lock_herds(cursor, [(environment, herd)])
+    if not found:
+        raise herd_unknown(herd, environment)
+    return found[(environment, herd)]
 
-    Raises OperatorError HERD_UNKNOWN.
-    """
-    # An advisory lock: a row lock would need the right to update herds, which reporters do not have.
-    cursor.execute(
-        "SELECT h.herd_id, pg_advisory_xact_lock(hashtextextended('elephaas herd ' || current_schema(), 0) # h.herd_id)"
-        "  FROM ele_herd h JOIN ele_environment e USING (environment_id) WHERE h.herd_name = %s AND e.env_name = %s",
-        (herd, environment),
+
+def herd_unknown(herd: str, environment: str) -> OperatorError:
+    """The error for a herd that the registry does not have."""
+    return OperatorError(
+        "HERD_UNKNOWN",
+        f"The registry knows no herd {herd!r} in environment {environment!r}.",
+        "Load it with elephaas.herd.registry_load, or correct the name.",
     )
-    row = cursor.fetchone()
-    if row is None:
-        raise OperatorError(
-            "HERD_UNKNOWN",
-            f"The registry knows no herd {herd!r} in environment {environment!r}.",
-            "Load it with elephaas.herd.registry_load, or correct the name.",
-        )
-    # A second statement: the first one's snapshot is from before the lock was granted.
-    cursor.execute("SELECT last_token, hold_reason FROM ele_herd WHERE herd_id = %s", (row[0],))
-    last_token, hold_reason = cursor.fetchone()
-    return {"herd_id": row[0], "last_token": last_token, "hold_reason": hold_reason}
 
 
 def open_operation(cursor: Any, herd_id: int) -> dict[str, Any] | None:
     """The herd's open (or incomplete) operation, None when there is none."""
-    found = _operations(cursor, " WHERE o.herd_id = %s AND o.state IN ('open', 'incomplete')", (herd_id,))
-    return found[0] if found else None
+    return open_operations(cursor, [herd_id]).get(herd_id)
+
+
+def open_operations(cursor: Any, herd_ids: list[int]) -> dict[int, dict[str, Any]]:
+    """The open (or incomplete) operations of these herds, by herd_id; a herd has one at most."""
+    return dict(_with_herd(cursor, " WHERE o.herd_id = ANY (%s) AND o.state IN ('open', 'incomplete')", (herd_ids,)))
 
 
 def history(cursor: Any, environments: list[str], herds: list[str], limit: int) -> list[dict[str, Any]]:
