@@ -131,7 +131,10 @@ def test_what_nobody_tells_is_high_enough() -> None:
     ],
 )
 def test_a_refusal_says_who_lacks_what(
-    primary_after: Settings | None, replica: tuple[Settings, Settings, Settings] | None, kept: Settings | None, says: str
+    primary_after: Settings | None,
+    replica: tuple[Settings, Settings, Settings] | None,
+    kept: Settings | None,
+    says: str,
 ) -> None:
     order, problems = restart_order(
         primary_after, {"replica": replica} if replica else {}, {"kept": kept} if kept else {}
