@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleError
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -18,6 +17,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.shown import diff_of, shown
 
 
 class ActionModule(RegistryAction):
@@ -37,19 +37,17 @@ class ActionModule(RegistryAction):
         wanted = parse_fleet(document)
         with self.registry(params, writing=True) as (connection, schema):
             outcome = load_fleet(connection, schema, wanted, params["state"], params["force"], self.check_mode)
-        changes = [
-            {key: change[key] for key in ("action", "kind", "name", "before", "after")} for change in outcome["changes"]
-        ]
+        changes = outcome["changes"]
         result: dict[str, Any] = {
             "changed": outcome["changed"],
-            "changes": changes,
+            "changes": shown(changes),
             "removed": outcome["removed"],
             "msg": _summary(changes, self.check_mode),
         }
         if outcome["warnings"]:
             result["warnings"] = outcome["warnings"]
         if self.diff_mode:
-            result["diff"] = {"before": _side(changes, "before"), "after": _side(changes, "after")}
+            result["diff"] = diff_of(changes)
         return result
 
     def _read(self, name: str) -> Any:
@@ -74,8 +72,3 @@ def _summary(changes: list[dict[str, Any]], check_mode: bool) -> str:
     counts = Counter((change["action"], change["kind"]) for change in changes)
     steps = [f"{action} {count} {kind}{'s' if count > 1 else ''}" for (action, kind), count in counts.items()]
     return ("Would " if check_mode else "Done: ") + ", ".join(steps) + "."
-
-
-def _side(changes: list[dict[str, Any]], side: str) -> str:
-    things = {f"{change['kind']} {change['name']}": change[side] for change in changes if change[side] is not None}
-    return yaml.safe_dump(things, sort_keys=False, allow_unicode=True, width=120) if things else ""

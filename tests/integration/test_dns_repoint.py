@@ -23,8 +23,8 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 from ansible_collections.elephaas.herd.tests.integration.dns_bind import PRIMARY, SECONDARY, SECRETS, Bind
+from ansible_collections.elephaas.herd.tests.integration.registry_client import FLEET
 from ansible_collections.elephaas.herd.tests.integration.registry_server import Server
-from ansible_collections.elephaas.herd.tests.integration.test_registry import FLEET
 
 PLAY = """
 - hosts: localhost

@@ -34,8 +34,8 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 from ansible_collections.elephaas.herd.tests.hostile import NOT_IN_POSTGRESQL, SAFE_HOST, SAFE_USER, seeds, texts
+from ansible_collections.elephaas.herd.tests.integration.registry_client import FLEET
 from ansible_collections.elephaas.herd.tests.integration.registry_server import Server, running_server
-from ansible_collections.elephaas.herd.tests.integration.test_registry import FLEET
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = [Path(sys.prefix), ROOT / ".venv-oldest"]

@@ -21,8 +21,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import schema
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import connect
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
+from ansible_collections.elephaas.herd.tests.integration.registry_client import FLEET, HOSTILE
 from ansible_collections.elephaas.herd.tests.integration.registry_server import Server
-from ansible_collections.elephaas.herd.tests.integration.test_registry import FLEET, HOSTILE
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / ".build" / "collections"
 MEMBERS = ["trading_prod@chi-db1", "trading_prod@nyc-db1", "trading_prod@nyc-db2"]

@@ -8,16 +8,16 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ansible_collections.elephaas.herd.tests.integration.sshd_server import running_sshd
 
 COLLECTIONS = Path(__file__).resolve().parents[2] / ".build" / "collections"
 SILENT = 20
@@ -41,41 +41,11 @@ PLAYBOOK = """
 """
 
 
-def make_key(path: Path) -> str:
-    """A new key pair; its public half."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return " ".join(path.with_suffix(".pub").read_text().split()[:2])
-
-
 @pytest.fixture(name="sshd")
 def fixture_sshd(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """An sshd of our own on loopback: the folder with its keys, and its port."""
-    program = shutil.which("sshd") or "/usr/sbin/sshd"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    host_key = make_key(tmp_path / "host_key")
-    other_key = make_key(tmp_path / "other_key")
-    (tmp_path / "allowed").write_text(make_key(tmp_path / "key") + "\n")
-    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} {host_key}\n")
-    (tmp_path / "changed").write_text(f"[127.0.0.1]:{port} {other_key}\n")
-    (tmp_path / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host_key\nAuthorizedKeysFile {tmp_path}/allowed\n"
-        "StrictModes no\nUsePAM no\nPidFile none\n"
-    )
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd of root drops its rights
-    server = subprocess.Popen([program, "-D", "-f", str(tmp_path / "sshd_config")], stderr=subprocess.DEVNULL)
-    try:
-        for _attempt in range(100):
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+    """The folder with an sshd's keys, and its port."""
+    with running_sshd(tmp_path) as port:
         yield tmp_path, port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture(name="silent")

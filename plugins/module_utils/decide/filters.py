@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet import ROLES
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.fields import ROLES
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.names import herd_name
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import SIZE_RULE, human_bytes, parse_bytes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.version import VERSION_RULE, Version, parse_version

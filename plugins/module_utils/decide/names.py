@@ -23,7 +23,7 @@ MAX_NAME_LENGTH = 63
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 NAME_RULE = f"letters, digits, '_', '.', '-', starting with a letter or a digit, at most {MAX_NAME_LENGTH} characters"
 
-# Groups (and the one host) that the inventory always has.
+# Groups that the inventory always has, and the names that Ansible takes for the controller itself.
 FIXED_GROUPS = frozenset(
     {
         "all",
@@ -38,6 +38,7 @@ FIXED_GROUPS = frozenset(
         "former_leads",
         "dr_pairs",
         "localhost",
+        "127.0.0.1",
     }
 )
 

@@ -196,6 +196,11 @@ _RULES = {
     "ele_instance_primary_has_no_upstream": "a primary has no upstream",
     "ele_inventory_name_taken": "the inventory would have that name twice",
     "ele_inventory_name_reserved": "the inventory uses that name for something of its own",
+    "ele_server_address_valid": "a server's address is an IPv4 or IPv6 address, or a DNS name",
+    "ele_server_dns_name_valid": "a server's dns_name is a DNS name",
+    "ele_server_ssh_user_valid": "ssh_user is an account name",
+    "ele_herd_vhost_valid": "a vhost is a DNS name",
+    "ele_herd_os_user_valid": "os_user is an account name",
     "ele_operation_one_open": "the herd has an open operation already",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet import ROLES
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.fields import ROLES
 
 Roles = dict[str, dict[str, Any]]
 

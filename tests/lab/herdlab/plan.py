@@ -278,7 +278,7 @@ def _zones(plan: Plan, addresses: dict[str, str]) -> dict[str, list[tuple[str, s
             if alias and _ip(alias) is None:
                 wanted[_dns(alias)] = _address_record(addresses[name])
     for herd in fleet["herds"]:
-        if herd["vhost"]:
+        if herd["vhost"] and herd["members"]:
             server = fleet["servers"][_primary(herd)]
             target = server["dns_name"]
             record = ("CNAME", _dns(target) + ".") if target else _address_record(addresses[_primary(herd)])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.fields import ROLES
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters import (
     EVERYTHING,
     Filters,
@@ -21,7 +22,6 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters impor
     parse_filters,
     unknown_names,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.fleet import ROLES
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_bytes, parse_bytes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.version import major_version, parse_version
 

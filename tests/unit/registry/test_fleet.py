@@ -13,30 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet as fleets
-from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import fleet_change, names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.tests.unit.registry.documents import document, documents
 
 EMPTY: fleets.Fleet = {"environments": {}, "datacenters": {}, "servers": {}, "herds": []}
-
-
-def document() -> dict[str, Any]:
-    return {
-        "environments": {"prod": {"protected": True}, "stage": {}},
-        "datacenters": {"chicago": {"networks": ["10.10.0.0/16"]}, "annex": {"networks": ["10.10.9.0/24"]}},
-        "servers": {
-            "chi-db1": {"environment": "prod", "address": "10.10.0.11"},
-            "chi-db2": {"environment": "prod", "address": "10.10.9.12"},
-            "far-db1": {"environment": "prod", "datacenter": "annex"},
-        },
-        "herds": [
-            {
-                "name": "Order-Book",
-                "environment": "prod",
-                "pgdata": "/srv/pg//main/",
-                "members": [{"server": "chi-db1"}, {"server": "chi-db2"}, {"server": "far-db1", "upstream": "chi-db2"}],
-            }
-        ],
-    }
 
 
 def problems_of(wrong: object) -> str:
@@ -178,53 +159,6 @@ def test_what_is_no_fleet_is_refused(nothing: object) -> None:
 
 # -- any fleet -------------------------------------------------------------------------------------------------------
 
-NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,8}", fullmatch=True)
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> dict[str, Any]:
-    """Valid fleets: places differ by construction, names by prefix."""
-    environments = {f"e{index}": {"protected": draw(st.booleans())} for index in range(draw(st.integers(1, 3)))}
-    servers = {
-        f"s{index}": {
-            "environment": draw(st.sampled_from(sorted(environments))),
-            "address": f"10.{draw(st.integers(0, 3))}.0.{index + 1}",
-        }
-        for index in range(draw(st.integers(1, 5)))
-    }
-    herds = []
-    for index in range(draw(st.integers(0, 3))):
-        chosen = draw(st.lists(st.sampled_from(sorted(servers)), min_size=1, unique=True))
-        members: list[dict[str, Any]] = []
-        for position, server in enumerate(chosen):
-            member: dict[str, Any] = {"server": server, "priority": draw(st.integers(0, 3))}
-            if position:
-                member["upstream"] = draw(st.sampled_from(chosen[:position]))
-            if draw(st.booleans()):
-                member["pgdata"] = f"/other/{index}"
-            members.append(member)
-        members[0]["role"] = "primary"
-        # The order of a file's members is free once the primary is named.
-        members = draw(st.permutations(members))
-        herds.append(
-            {
-                "name": f"h{index}" + draw(NAMES),
-                "environment": draw(st.sampled_from(sorted(environments))),
-                "port": 5000 + index,
-                "pgdata": f"/srv/{index}",
-                "description": draw(
-                    st.one_of(st.none(), st.text(alphabet=st.characters(exclude_characters="\x00"), min_size=1))
-                ),
-                "members": members,
-            }
-        )
-    return {
-        "environments": environments,
-        "datacenters": {"d1": {"networks": ["10.0.0.0/8"]}, "d2": {"networks": ["10.1.0.0/16", "10.2.0.0/16"]}},
-        "servers": servers,
-        "herds": herds,
-    }
-
 
 @given(documents())
 @settings(max_examples=60, deadline=None)
@@ -239,18 +173,20 @@ def test_loading_what_is_there_changes_nothing(wanted: dict[str, Any]) -> None:
     fleet = fleets.parse_fleet(wanted)
     live = {fleets.herd_key(herd) for herd in fleet["herds"]}
     for mode in ("merged", "overridden"):
-        assert fleets.fleet_difference(fleet, fleet, mode) == []
-        assert fleets.fleet_difference(fleet, fleet, mode, live) == []
+        assert fleet_change.fleet_difference(fleet, fleet, mode) == []
+        assert fleet_change.fleet_difference(fleet, fleet, mode, live) == []
 
 
 @given(documents(), documents())
 @settings(max_examples=60, deadline=None)
 def test_overridden_removes_and_merged_never_does(before: dict[str, Any], after: dict[str, Any]) -> None:
     current, wanted = fleets.parse_fleet(before), fleets.parse_fleet(after)
-    removed = {c["name"] for c in fleets.fleet_difference(current, wanted, "overridden") if c["action"] == "remove"}
+    removed = {
+        c["name"] for c in fleet_change.fleet_difference(current, wanted, "overridden") if c["action"] == "remove"
+    }
     assert {f"{name}" for name in set(current["servers"]) - set(wanted["servers"])} <= removed
     try:
-        merged = fleets.fleet_difference(current, wanted, "merged")
+        merged = fleet_change.fleet_difference(current, wanted, "merged")
     except OperatorError as error:
         assert error.code == "FLEET_INVALID"  # a place taken by a herd that the file does not have
     else:
@@ -285,19 +221,19 @@ def failed_over() -> fleets.Fleet:
 def test_a_merged_load_keeps_the_roles_of_a_herd_that_was_seen() -> None:
     live = {("prod", "Order-Book")}
     current, wanted = failed_over(), fleets.parse_fleet(document())
-    assert fleets.fleet_difference(current, wanted, "merged", live) == []
-    notes = fleets.kept_roles(current, wanted, live)
+    assert fleet_change.fleet_difference(current, wanted, "merged", live) == []
+    notes = fleet_change.kept_roles(current, wanted, live)
     assert len(notes) == 1
     assert "chi-db1, chi-db2" in notes[0]
-    assert fleets.fleet_difference(current, wanted, "merged") != []
-    assert fleets.kept_roles(current, wanted, ()) == []
+    assert fleet_change.fleet_difference(current, wanted, "merged") != []
+    assert fleet_change.kept_roles(current, wanted, ()) == []
 
 
 def test_a_new_member_of_a_herd_that_failed_over_follows_the_new_primary() -> None:
     more = document()
     more["servers"]["new-db1"] = {"environment": "prod"}
     more["herds"][0]["members"].append({"server": "new-db1"})
-    changes = fleets.fleet_difference(failed_over(), fleets.parse_fleet(more), "merged", {("prod", "Order-Book")})
+    changes = fleet_change.fleet_difference(failed_over(), fleets.parse_fleet(more), "merged", {("prod", "Order-Book")})
     added = next(change for change in changes if change["kind"] == "instance")
     assert (added["name"], added["after"]["role"], added["after"]["upstream"]) == (
         "Order-Book_prod@new-db1",
@@ -310,7 +246,7 @@ def test_a_merged_file_can_not_take_what_another_herd_has() -> None:
     other = copy.deepcopy(document())
     other["herds"][0].update(name="second", pgdata="/srv/second")
     with pytest.raises(OperatorError, match="port 5432 on server chi-db1"):
-        fleets.fleet_difference(fleets.parse_fleet(document()), fleets.parse_fleet(other), "merged")
+        fleet_change.fleet_difference(fleets.parse_fleet(document()), fleets.parse_fleet(other), "merged")
 
 
 def test_a_part_of_a_fleet_is_a_fleet() -> None:

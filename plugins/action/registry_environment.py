@@ -1,0 +1,25 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One environment of the registry: the controller-side work of elephaas.herd.registry_environment."""
+
+from __future__ import annotations
+
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.record_action import (
+    FORCE,
+    RecordAction,
+    record_spec,
+)
+
+_FIELDS = {
+    "protected": {"type": "bool"},
+    "description": {"type": "str"},
+}
+
+
+class ActionModule(RecordAction):
+    """See the module's documentation."""
+
+    KIND = "environment"
+    FIELDS = _FIELDS
+    ARGUMENT_SPEC = record_spec("environment", _FIELDS, FORCE, {"new_name": {"type": "str"}})
