@@ -13,7 +13,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import V
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils import herd as herds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
-from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import look
+from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered, look
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
@@ -44,7 +44,7 @@ class ActionModule(RegistryAction):
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation."""
-        hostvars = task_vars["hostvars"]
+        hostvars = Remembered(task_vars["hostvars"])
         selected = params["instances"] if params["instances"] is not None else task_vars["ansible_play_hosts_all"]
         # One selected member stands for each herd; the others of the herd are looked at too, limit or not.
         leads: dict[str, str] = {}

@@ -15,6 +15,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide import text
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import ControllerAction, plain
+from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered
 from ansible_collections.elephaas.herd.plugins.plugin_utils.output import write_private_json
 
 #: Outcomes after which nobody has to do anything.
@@ -34,7 +35,7 @@ class ActionModule(ControllerAction):
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation."""
-        hostvars = task_vars["hostvars"]
+        hostvars = Remembered(task_vars["hostvars"])
         results = {
             str(hostvars[name]["elephaas_herd_group"]): hostvars[name].get(params["result_variable"])
             for name in params["hosts"]

@@ -15,7 +15,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import G
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.conduct import Conductor
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
-from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import instance_params
+from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered, instance_params
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import (
     RegistryAction,
     awx_facts,
@@ -59,7 +59,7 @@ class ActionModule(RegistryAction):
         if plan["outcome"] != GO:
             return {"changed": False, "did": {}, "failures": [], "seconds": 0.0, "unrecorded": ""}
         self._keep_to_the_budget(params, task_vars)
-        hostvars = task_vars["hostvars"]
+        hostvars = Remembered(task_vars["hostvars"])
         context = own_play_context(self._play_context)
         limit_s = params["step_timeout"] * _PARTS_OF_A_STEP + _LOOKING_S
 
@@ -95,6 +95,8 @@ class ActionModule(RegistryAction):
 
     @staticmethod
     def _keep_to_the_budget(params: dict[str, Any], task_vars: dict[str, Any]) -> None:
+        if not params["max_failures"].strip():
+            return  # not for nothing are the variables of all hosts gathered, by each of them
         hosts, register = task_vars["ansible_play_hosts_all"], params["earlier"]
         results = [task_vars["hostvars"][host].get(register) for host in hosts] if register else []
         failed = sum(1 for one in results if one and one.get("failed") and one.get("code") != "NOT_BEGUN")

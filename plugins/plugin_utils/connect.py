@@ -111,6 +111,9 @@ def open_connection(target: Target, play_context: PlayContext, timeout_s: float)
         become = become_loader.get(target.become)
         if become is None:
             raise AnsibleError(f"there is no become plugin {target.become}")
+        if not become.pipelining:
+            # It would wait for a terminal's prompt until the time is up, and say something about that.
+            raise AnsibleError(f"become method {target.become} does not pass standard input on; use sudo, or none")
         become.set_options(task_keys=target.task_keys, var_options=target.become_options)
     connection.set_become_plugin(become)
     connection.set_options(task_keys=target.task_keys, var_options=target.options)

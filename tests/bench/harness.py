@@ -39,12 +39,18 @@ class Times:
         return f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
 
 
-def take_turns(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Times]:
-    """Time every contender *rounds* times, in turn; who comes first moves on by one from round to round."""
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
+) -> dict[str, Times]:
+    """Time every contender *rounds* times, in turn; who comes first moves on by one from round to round.
+
+    before: what puts everything into the same state for each of them; not timed.
+    """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for _round in range(rounds):
         for name in order:
+            before()
             started = time.perf_counter()
             contenders[name]()
             taken[name].append(time.perf_counter() - started)

@@ -157,10 +157,15 @@ def _decisions(plan: dict[str, Any]) -> dict[str, Any]:
         "verb": plan["verb"],
         "mode": plan["mode"],
         "outcome": plan["outcome"],
-        "steps": [[step["name"], step["state"], step["role"], step["turn"]] for step in plan["steps"]],
+        "steps": sorted([step["turn"], step["name"], step["state"], step["role"]] for step in plan["steps"]),
         "left": sorted(plan["left"]),
+        "accepted": sorted({verdict["code"] for verdict in plan["verdicts"] if _is_accepted(verdict)}),
         "refused": sorted({verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == REFUSE}),
     }
+
+
+def _is_accepted(verdict: dict[str, Any]) -> bool:
+    return bool(verdict["acceptable"]) and verdict["level"] == WARN
 
 
 # -- what each verb does ----------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def unfit_for_diagnosis(herd: Herd, member: Member) -> Iterator[Verdict]:
         sender
         for other in upstreams
         for sender in other.fact("replicas")
-        if sender.get("sync_state") in ("sync", "quorum") and sender.get("application_name") == _application(member)
+        if sender.get("sync_state") in ("sync", "quorum") and _leads_to(sender, member)
     ]
     if waited_for:
         yield refuse(
@@ -196,6 +196,10 @@ def unfit_for_diagnosis(herd: Herd, member: Member) -> Iterator[Verdict]:
     )
 
 
-def _application(member: Member) -> Any:
-    # What a walreceiver calls itself when its connection settings do not say ("application_name" in primary_conninfo).
-    return member.fact("upstream", "application_name") or "walreceiver"
+def _leads_to(sender: dict[str, Any], member: Member) -> bool:
+    """Whether this row of pg_stat_replication is that member."""
+    named = member.fact("upstream", "application_name")
+    if named:
+        return bool(sender.get("application_name") == named)
+    # It then calls itself as its cluster_name says, which Debian sets, else walreceiver.
+    return sender.get("client_addr") == member.address or sender.get("application_name") == "walreceiver"

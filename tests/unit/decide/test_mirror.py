@@ -1,0 +1,49 @@
+# Copyright: the elephaas.herd authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host's record keeps of the operations before: never less than the last failover, never a chain of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import (
+    is_failover,
+    kept_failover,
+    records_of,
+)
+
+
+def record(verb: str, token: int = 1, kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"token": token, "operation": {"verb": verb}, "closed": "done", "last_failover": kept}
+
+
+def test_what_is_a_failover() -> None:
+    assert is_failover(record("failover"))
+    for other in (None, {}, {"operation": None}, record("restart")):
+        assert not is_failover(other)
+
+
+def test_nothing_is_kept_of_nothing() -> None:
+    assert kept_failover(None) is None
+    assert kept_failover(record("restart")) is None
+    assert records_of(None) == []
+
+
+@given(st.lists(st.sampled_from(["failover", "restart", "stop", "promote"]), min_size=1, max_size=8))
+def test_the_last_failover_survives_whatever_follows(verbs: list[str]) -> None:
+    present: dict[str, Any] | None = None
+    for token, verb in enumerate(verbs, start=1):
+        kept = kept_failover(present)
+        present = record(verb, token, kept)
+    found = records_of(present)
+    assert found[0]["token"] == len(verbs)
+    failovers = [token for token, verb in enumerate(verbs, start=1) if verb == "failover"]
+    known = [one["token"] for one in found if is_failover(one)]
+    assert (max(known) if known else None) == (max(failovers) if failovers else None)
+    # It does not grow with every operation.
+    assert len(found) <= 2
+    assert all("last_failover" not in one for one in found[1:])
