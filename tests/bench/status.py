@@ -34,13 +34,13 @@ PHASES = {
 
 
 @contextmanager
-def lab(herds: int, members: int, folder: Path) -> Iterator[dict[str, str]]:
+def lab(herds: int, members: int, per_server: int, folder: Path) -> Iterator[dict[str, str]]:
     """The environment of a lab with such a fleet; it is taken down whatever happens."""
     environment = {**os.environ, "ELEPHAAS_LAB_STATE": str(folder / "lab")}
     # The lab's own configuration says where the collection is.
     environment.pop("ANSIBLE_COLLECTIONS_PATH", None)
     fleet = folder / "fleet.yml"
-    fleet.write_text(run([LAB, "fleet", str(herds), str(members)]), encoding="utf-8")
+    fleet.write_text(run([LAB, "fleet", str(herds), str(members), "--per-server", str(per_server)]), encoding="utf-8")
     try:
         run([LAB, "up", fleet], env=environment)
         yield environment
@@ -65,13 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="script/bench status", description=__doc__.partition("\n")[0])
     parser.add_argument("--herds", type=int, default=40)
     parser.add_argument("--members", type=int, default=3)
+    parser.add_argument("--per-server", type=int, default=3, help="instances on each server")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     columns = ("inventory", "arguments", "look", "check-in", "report", "end")
     rows: list[list[object]] = []
     with tempfile.TemporaryDirectory(prefix="elephaas-bench-") as name:
         folder = Path(name)
-        with lab(arguments.herds, arguments.members, folder) as environment:
+        with lab(arguments.herds, arguments.members, arguments.per_server, folder) as environment:
 
             def status() -> None:
                 log = folder / f"log-{len(rows)}"
@@ -95,7 +96,8 @@ def main() -> None:
             times = take_turns({"status": status}, arguments.rounds)["status"]
     print_table(("run", "wall", *columns, "controller's cpu"), rows)
     print(
-        f"{arguments.herds * arguments.members} instances, {os.cpu_count()} cores; median of the runs after the first"
+        f"{arguments.herds * arguments.members} instances, {arguments.per_server} on a server,"
+        f" {os.cpu_count()} cores; median of the runs after the first"
     )
     print_result("status", wall_s=times.median)
 

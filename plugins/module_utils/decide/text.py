@@ -18,9 +18,18 @@ def printable(value: Any) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
+# A longer value would push every row of its table off the screen.
+_WIDEST = 200
+
+
+def _cell(value: Any) -> str:
+    text = printable(value)
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "  ") -> list[str]:
     """Left-aligned columns, two blanks apart."""
-    cells = [[printable(cell) for cell in row] for row in [header, *rows]]
+    cells = [[_cell(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return [(indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths))).rstrip() for row in cells]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 from typing import NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -50,7 +49,7 @@ def find_layout(target: Target, postmaster: Postmaster | None) -> Layout:
         config_file = f"/etc/postgresql/{debian[0]}/{debian[1]}/postgresql.conf"
     method = target.control
     if method == "auto":
-        method = "pg_ctlcluster" if debian and shutil.which("pg_ctlcluster") else "pg_ctl"
+        method = "pg_ctlcluster" if debian and _on_path("pg_ctlcluster") else "pg_ctl"
     elif method == "pg_ctlcluster" and not debian:
         raise OperatorError(
             "NO_DEBIAN_CLUSTER",
@@ -107,17 +106,24 @@ def _bin_directory(target: Target, postmaster: Postmaster | None, major: int) ->
                 candidates.insert(0, os.path.dirname(running))
             except OSError:
                 pass
-        on_path = shutil.which("pg_controldata")
-        if on_path:
-            candidates.append(os.path.dirname(os.path.realpath(on_path)))
     for candidate in candidates:
         if os.access(os.path.join(candidate, "pg_controldata"), os.X_OK):
             return candidate
+    if not target.bin_directory:
+        on_path = _on_path("pg_controldata")
+        if on_path:
+            return os.path.dirname(os.path.realpath(on_path))
     raise OperatorError(
         "NO_PROGRAMS",
         f"No pg_controldata for PostgreSQL {major} in: {', '.join(candidates)}.",
         "Install PostgreSQL's server programs, or set bin_directory.",
     )
+
+
+def _on_path(program: str) -> str | None:
+    import shutil  # slow to import, and hardly ever needed
+
+    return shutil.which(program)
 
 
 def _socket_directory(target: Target, postmaster: Postmaster | None, config_file: str) -> str | None:

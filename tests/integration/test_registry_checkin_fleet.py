@@ -17,15 +17,9 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import chec
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import connect
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.fleet import load_fleet
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import apply_migrations
-from ansible_collections.elephaas.herd.tests.integration.registry_server import Server, running_server
+from ansible_collections.elephaas.herd.tests.integration.registry_server import Server
 
 HERDS = [f"herd{number}" for number in range(1, 7)]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running_server() as found:
-        yield found
 
 
 @pytest.fixture()
