@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def measure(fleet: Fleet, at_once: list[int], rounds: int) -> None:
     """Time them in turn, and print what was found."""
     fleet.settle()
     identifier = fleet.rehearse()
-    contenders = {
+    contenders: dict[str, Callable[[], object]] = {
         "playbook": functools.partial(fleet.playbook, identifier),
         **{f"xargs -P {number}": functools.partial(fleet.xargs, number) for number in at_once},
         "rehearsal": fleet.rehearse,
