@@ -212,7 +212,7 @@ def texts(canary: Path, seed: int = SEED) -> Iterator[str]:
         elif way == 2:
             text = text[chance.randrange(len(text) + 1) :] + chance.choice(known)[:40]
         else:
-            text = text[:60] + "".join(_character(chance) for _ in range(chance.randrange(1, 12)))
+            text = text[:60] + "".join(_character(chance) for _place in range(chance.randrange(1, 12)))
         # Cut or mixed, it may be any text, but never one that PostgreSQL cannot hold.
         yield text.replace("\x00", "")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import os
 import typing as t
@@ -88,8 +89,14 @@ def target_of(variables: Mapping[str, t.Any], task: t.Any, play_context: PlayCon
 
 
 def _read_by(kind: str, plugin: str, variables: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    known = C.config.get_plugin_vars(kind, plugin)
-    return {name: plain(variables[name]) for name in known if name in variables}
+    return {name: plain(variables[name]) for name in _variables_of(kind, plugin) if name in variables}
+
+
+@functools.cache
+def _variables_of(kind: str, plugin: str) -> list[str]:
+    # Only of a plugin that was loaded does ansible-core know which variables it reads.
+    {"connection": connection_loader, "become": become_loader}[kind].get(plugin, class_only=True)
+    return list(C.config.get_plugin_vars(kind, plugin))
 
 
 def own_play_context(play_context: PlayContext) -> PlayContext:

@@ -192,7 +192,7 @@ class _Builder:
 
     def _claim(self, servers: list[Row], instances: list[Row]) -> None:
         """Give every name of the inventory one owner, as the registry does: who comes first keeps it."""
-        for group in (*names.FIXED_GROUPS, "127.0.0.1"):  # a host of this name would become everybody's localhost
+        for group in names.FIXED_GROUPS:
             self.owners[group] = ("fixed",)
         for row in (*servers, *instances):
             self.owners.setdefault(names.environment_group(row["environment"]), ("environment", row["environment"]))
