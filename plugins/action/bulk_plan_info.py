@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request, plan_bulk
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils import herd as herds
@@ -33,6 +34,7 @@ class ActionModule(RegistryAction):
         "mode": {"type": "str", "choices": ["fast", "smart", "immediate"], "default": "fast"},
         "only_pending": {"type": "bool", "default": False},
         "accept": {"type": "str", "default": ""},
+        "max_failures": {"type": "str", "default": ""},
         "without_registry": {"type": "bool", "default": False},
         "registry": {"type": "dict", "options": REGISTRY_ARGUMENT_SPEC, "apply_defaults": True},
         "timeout": {"type": "float", "default": 5.0},
@@ -44,6 +46,8 @@ class ActionModule(RegistryAction):
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation."""
+        # What makes no sense is refused before anybody is asked.
+        budget_used_up(params["max_failures"], 0, 1)
         hostvars = Remembered(task_vars["hostvars"])
         selected = params["instances"] if params["instances"] is not None else task_vars["ansible_play_hosts_all"]
         # One selected member stands for each herd; the others of the herd are looked at too, limit or not.

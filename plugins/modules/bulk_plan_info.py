@@ -46,6 +46,10 @@ options:
     description: Codes of acceptable refusals (V(BACKUP_RUNNING), V(NO_ANSWER)) to go on in spite of, separated by commas.
     type: str
     default: ''
+  max_failures:
+    description: The same as of M(elephaas.herd.bulk_run); only looked at, so that a wrong value is refused here.
+    type: str
+    default: ''
   without_registry:
     description: Go without the registry. The claims on the hosts then keep two runs apart, and nothing is put on record.
     type: bool

@@ -12,7 +12,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
 #: Warnings that a person should have seen before it happens.
-ASKING = ("PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "BACKUP_RUNNING", "NO_ANSWER")
+ASKING = ("PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "BACKUP_RUNNING", "NO_ANSWER", "MEMBERS_UNSEEN")
 
 
 def herd_findings(herd: Herd, verb: str) -> Iterator[Verdict]:
@@ -90,6 +90,14 @@ def would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
             member.name,
             f"it would accept writes, and {reason}",
             "Make it a replica (follow, or a rebuild), or correct the record where that is what is wrong.",
+        )
+    elif unseen:
+        yield Verdict(
+            "MEMBERS_UNSEEN",
+            WARN,
+            member.name,
+            f"it will accept writes, and whether {', '.join(unseen)} was made the primary meanwhile cannot be seen",
+            "",
         )
 
 

@@ -94,14 +94,15 @@ SELECT json_build_object(
 _FILES_SQL = """
 SELECT rolsuper AS elephaas_superuser FROM pg_roles WHERE rolname = current_user \\gset
 \\if :elephaas_superuser
+WITH files AS MATERIALIZED (SELECT * FROM pg_file_settings)  -- each reading of it parses all files
 SELECT json_build_object(
   'next_start', (SELECT json_object_agg(s.name, coalesce(
-      (SELECT f.setting FROM pg_file_settings f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1),
+      (SELECT f.setting FROM files f WHERE f.name = s.name ORDER BY f.seqno DESC LIMIT 1),
       CASE WHEN s.source = 'configuration file' THEN s.boot_val ELSE s.setting END))
       FROM pg_settings s WHERE s.name IN (%s)),
   'config_errors', (SELECT coalesce(json_agg(text), '[]') FROM (
       SELECT format('%%s line %%s: %%s%%s', sourcefile, sourceline, name || ': ', error) AS text
-        FROM pg_file_settings
+        FROM files
        WHERE error IS NOT NULL AND error <> 'setting could not be applied'
       UNION ALL
       SELECT format('pg_hba.conf line %%s: %%s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL) e));

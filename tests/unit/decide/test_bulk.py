@@ -286,7 +286,7 @@ def test_every_refusal_has_its_case() -> None:
     """A code that is nowhere refused here would not be noticed when it stopped refusing."""
     source = inspect.getsource(bulk) + inspect.getsource(bulk_findings)
     raised = set(re.findall(r'(?:Verdict|refuse)\(\s*"([A-Z_]+)"', source))
-    warned = {"LEFT_OUT", "PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD"}
+    warned = {"LEFT_OUT", "PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "MEMBERS_UNSEEN"}
     assert raised - warned == {*REFUSED, "MORE_THAN_ONE"}
 
 
@@ -296,6 +296,7 @@ WARNED: dict[str, tuple[Case, bool]] = {
     "IMMEDIATE": (("stop", NEAR, herd, {"mode": "immediate"}), True),
     "REPLICA_DOWN": (("restart", NEAR, lambda: with_fact(herd(), FAR, None, "upstream", "status"), {}), True),
     "LEAVES_HERD": (("promote", NEAR, herd, {}), True),
+    "MEMBERS_UNSEEN": (("start", PRIMARY, lambda: unreachable(down(PRIMARY), FAR), {}), True),
     "BACKUP_RUNNING": (
         ("restart", NEAR, REFUSED["BACKUP_RUNNING"][2], {"accept": ("BACKUP_RUNNING",)}),
         True,
