@@ -21,12 +21,14 @@ RUN = Path("/run/herdlab")
 
 def find(state: Path) -> int | None:
     """The process id of the lab with this state folder, or None when there is none."""
-    wanted = [os.fsencode(__file__), os.fsencode(state)]
+    # Of any checkout: what one has brought up, another one must find in its way, and be able to end.
+    program = os.fsencode("/".join(Path(__file__).parts[-2:]))
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with suppress(OSError):
-            if (entry / "cmdline").read_bytes().split(b"\0")[-3:-1] != wanted:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")[-3:-1]
+            if len(arguments) < 2 or not arguments[0].endswith(b"/" + program) or arguments[1] != os.fsencode(state):
                 continue
             # The process before it is ready has the same arguments for a moment, but is not the first of its namespace.
             for line in (entry / "status").read_text(encoding="utf-8").splitlines():
