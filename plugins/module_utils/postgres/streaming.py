@@ -14,7 +14,10 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import Address, Session, SqlError
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 
-_POLL_S = 0.05
+# The first looks are close together, for a replica that was restarted itself streams at once; one whose upstream was away
+# takes seconds, and forty primaries that wait for theirs must not spend the machine on looking.
+_FIRST_POLL_S = 0.05
+_LAST_POLL_S = 0.25
 
 # pg_stat_wal_receiver of a replica; pg_stat_replication of who has replicas.
 _SQL = (
@@ -50,6 +53,7 @@ def await_peers(target: Target, address: Address, before: Peers) -> float:
     Raises OperatorError NOT_STREAMING after target.timeout seconds, with who is missing.
     """
     deadline = time.monotonic() + target.timeout
+    pause = _FIRST_POLL_S
     session: Session | None = None
     missing, said = "", ""
     try:
@@ -63,7 +67,8 @@ def await_peers(target: Target, address: Address, before: Peers) -> float:
                 session, said = None, str(error)
             if time.monotonic() > deadline:
                 break
-            time.sleep(_POLL_S)
+            time.sleep(pause)
+            pause = min(_LAST_POLL_S, pause * 1.2)
     finally:
         if session:
             session.close()
