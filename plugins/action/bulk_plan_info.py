@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request, plan_bulk
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.plugin_utils import herd as herds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
-from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered, look
+from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import leads_of, plan_herds
+from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
@@ -50,20 +50,7 @@ class ActionModule(RegistryAction):
         budget_used_up(params["max_failures"], 0, 1)
         hostvars = Remembered(task_vars["hostvars"])
         selected = params["instances"] if params["instances"] is not None else task_vars["ansible_play_hosts_all"]
-        # One selected member stands for each herd; the others of the herd are looked at too, limit or not.
-        leads: dict[str, str] = {}
-        for name in selected:
-            leads.setdefault(str(hostvars[name]["elephaas_herd_group"]), name)
-        members = [name for lead in leads.values() for name in plain(hostvars[lead]["elephaas_members"])]
-        seen = look(
-            [name for name in members if name in hostvars],
-            hostvars,
-            self._task,
-            self._play_context,
-            params["timeout"],
-            params["look_timeout"],
-        )
-        looks, errors = herds.seen_by_name(seen)
+        leads = leads_of(selected, hostvars)
         request = Request(
             params["verb"],
             frozenset(selected),
@@ -73,12 +60,16 @@ class ActionModule(RegistryAction):
             params["without_registry"],
         )
         held, lost = ({}, "") if params["without_registry"] else _ask_registry(params, leads, hostvars)
-        plans = {
-            group: plan_bulk(
-                herds.herd_of(lead, hostvars, looks, errors, held=held.get(group, ""), registry_error=lost), request
-            )
-            for group, lead in sorted(leads.items())
-        }
+        plans = plan_herds(
+            leads,
+            request,
+            hostvars,
+            self._task,
+            self._play_context,
+            (params["timeout"], params["look_timeout"]),
+            held,
+            lost,
+        )
         return {"changed": False, "plans": plans}
 
 

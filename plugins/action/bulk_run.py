@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import changed_since, request_of
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
+from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import leads_of, plan_herds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.conduct import Conductor
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered, instance_params
@@ -28,6 +31,9 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, r
 #: A step stops, starts and waits for replication; each may take its whole time, and looking comes on top.
 _PARTS_OF_A_STEP = 3
 _LOOKING_S = 30
+#: For so long what was looked at counts as seen, where the hosts' own last look before they act is enough. What makes a
+#: server writable depends on all the others, and is decided once more in any case.
+_FRESH_S = 30
 
 
 class ActionModule(RegistryAction):
@@ -42,6 +48,7 @@ class ActionModule(RegistryAction):
         "registry": {"type": "dict", "options": REGISTRY_ARGUMENT_SPEC, "apply_defaults": True},
         "lease_s": {"type": "int", "default": 300},
         "timeout": {"type": "float", "default": 5.0},
+        "look_timeout": {"type": "float", "default": 10.0},
         "step_timeout": {"type": "int", "default": 60},
         "max_failures": {"type": "str", "default": ""},
         "earlier": {"type": "str", "default": ""},
@@ -67,6 +74,15 @@ class ActionModule(RegistryAction):
             named = instance_params(hostvars[name], params["step_timeout"])
             return Job(target_of(hostvars[name], self._task, self._play_context), "step", {**named, **more})
 
+        def changes() -> list[str]:
+            name = task_vars["inventory_hostname"]
+            if time.time() - plan["made_at"] < _FRESH_S and plan["verb"] not in ("start", "promote"):
+                return []
+            leads = leads_of([name], hostvars)
+            timeouts = (params["timeout"], params["look_timeout"])
+            now = plan_herds(leads, request_of(plan), hostvars, self._task, self._play_context, timeouts, {}, "")
+            return changed_since(plan, now[plan["herd"]])
+
         lead = hostvars[task_vars["inventory_hostname"]]
         done = Conductor(
             plan=plan,
@@ -83,6 +99,7 @@ class ActionModule(RegistryAction):
             holder=this_holder(os.getppid()),
             lease_s=params["lease_s"],
             takeover=params["takeover"],
+            changes=changes,
         ).carry_out()
         result = {"changed": any(done["did"].values()), **done}
         problems = [failure["msg"] for failure in done["failures"]]

@@ -87,7 +87,8 @@ class ActionModule(ControllerAction):
             Display().display("\n".join(["", *lines, *_notes(params)]))
         if params["output_file"]:
             write_private_json(params["output_file"], document)
-        return {**document, "healthy": all(herd["level"] == OK for herd in shown.herds), "changed": False}
+        healthy = all(herd["level"] == OK for herd in shown.herds) and not shown.hidden_problems
+        return {**document, "healthy": healthy, "changed": False}
 
 
 def _herds(observations: list[dict[str, Any]], inventory: Inventory, max_lag: int) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ author:
 version_added: 1.0.0
 short_description: Instances that filters do not rule out before anybody looks
 description:
-  - Returns those of the given instances that may meet the filters. What the record alone answers (environment, data
-    center, herd, DR pair, unassigned) is answered here, so that no host is looked at in vain. Whether an instance has
+  - Returns those of the given instances whose herd has an instance that may meet the filters. What the record alone
+    answers (environment, data center, herd, DR pair, unassigned) is answered here, so that no host is looked at in
+    vain. Herds stay whole, so that no filter hides what is wrong in another part of them. Whether an instance has
     the role, version, lag or state that is asked for turns out only when it is looked at, by
     M(elephaas.herd.status_report).
   - A filter that makes no sense, or that names what is not in the inventory, is an error that says what is allowed.

@@ -14,6 +14,9 @@ short_description: Carry out a bulk plan on one herd
 description:
   - Takes the herd's lease in the registry, brings one instance after the other to the state that the plan says, and
     records what became of it. The herd is that of the host the task runs for, whichever of its members that is.
+  - Under the lease the herd is looked at and decided once more, in any case for a start and a promotion, and otherwise if
+    the plan is older than 30 seconds. Where the plan would be another one by now, or would have to be agreed to, nothing is
+    done.
   - Each step is one run on the instance's host. It sees first that the instance is still as it was when the plan was made,
     claims the instance for this operation, acts, sees the result, and gives the claim back.
   - The first step that fails ends the herd's plan. The result then holds the end of that PostgreSQL's log.
@@ -47,6 +50,10 @@ options:
     description: How long to wait for a connection to a host, in seconds.
     type: float
     default: 5.0
+  look_timeout:
+    description: How long to wait for the answer of one PostgreSQL server, in seconds.
+    type: float
+    default: 10.0
   step_timeout:
     description: How long each of stopping, starting and streaming again may take for one instance, in seconds.
     type: int

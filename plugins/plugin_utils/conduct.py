@@ -30,6 +30,8 @@ class Progress:
     """What has become of the steps so far: by instance, what was done, or what went wrong."""
 
     did: dict[str, list[str]] = field(default_factory=dict)
+    # Steps of which nobody can say that they were not taken.
+    unknown: list[str] = field(default_factory=list)
     failures: list[dict[str, t.Any]] = field(default_factory=list)
 
     def add(self, name: str, outcome: Outcome) -> None:
@@ -38,6 +40,8 @@ class Progress:
             self.did[name] = outcome.result["did"]
             return
         error = outcome.error or {}
+        if not outcome.reached or error.get("code") == "STILL_PROMOTING":
+            self.unknown.append(name)
         unknown = "" if outcome.reached else " Whether the step was begun is not known: look at the instance."
         self.failures.append(
             {
@@ -57,6 +61,7 @@ class Conductor:
     servers: instance -> server. jobs: makes the job of a step from its parameters. run: does jobs at the same time.
     registry: connection options, None to act without it. operator, awx, holder: for the history.
     lease_s: how long the herd stays locked after the last sign of life. takeover: over a live claim on the hosts.
+    changes: asked under the lease, before the first turn: what speaks against the plan by now.
     """
 
     plan: dict[str, t.Any]
@@ -71,7 +76,8 @@ class Conductor:
     awx: dict[str, t.Any]
     holder: dict[str, t.Any]
     lease_s: int
-    takeover: bool = False
+    takeover: bool
+    changes: t.Callable[[], list[str]]
     run_number: str = field(default_factory=lambda: str(secrets.randbits(62)))
 
     def carry_out(self) -> dict[str, t.Any]:
@@ -81,6 +87,14 @@ class Conductor:
         """
         began = time.monotonic()
         token = self._begin()
+        changed = self.changes()
+        if changed:
+            self._close(token, outcome="refused", detail={"changed": changed})
+            raise OperatorError(
+                "SITUATION_CHANGED",
+                f"Since the plan was made, the situation has changed, so nothing was done: {'; '.join(changed)}.",
+                "Look at the new plan and run again.",
+            )
         progress, heard, overtaken = Progress(), time.monotonic(), ""
         for turn in sorted({step["turn"] for step in self.plan["steps"]}):
             steps = [step for step in self.plan["steps"] if step["turn"] == turn]
@@ -117,6 +131,7 @@ class Conductor:
                     "operator": self.operator,
                     # Without the registry two runs can come to the same token, but not to the same number.
                     "run": self.run_number,
+                    "over": self.plan["over"],
                 },
                 "lease_s": self.lease_s,
                 "authority": "registry" if self.registry is not None else "host",
@@ -164,24 +179,28 @@ class Conductor:
         return ""
 
     def _finish(self, token: int, progress: Progress) -> str:
-        if self.registry is None:
-            return ""
         good = not progress.failures and not self.plan["left"]
         states = {step["name"]: step["state"] for step in self.plan["steps"]}
-        request = self._request(
-            token=token,
+        return self._close(
+            token,
             outcome="done" if good else "failed",
             detail={"did": progress.did, "failures": progress.failures, "left": self.plan["left"]},
             online={self.servers[name]: _ONLINE[states[name]] for name in progress.did},
             roles={
                 self.servers[name]: {"role": "detached", "upstream_server": None}
-                for name in progress.did
+                # One that may have been promoted must not stay a member on record: it would be a split brain.
+                for name in [*progress.did, *progress.unknown]
                 if states[name] == "detached"
             },
         )
+
+    def _close(self, token: int, **end: t.Any) -> str:
+        """Put the end on record; why that could not be done, empty when it was."""
+        if self.registry is None:
+            return ""
         try:
             with open_registry(self.registry, writing=True) as (connection, schema):
-                operations.finish(connection, schema, request)
+                operations.finish(connection, schema, self._request(token=token, **end))
         except OperatorError as error:
             return error.reason
         return ""

@@ -76,13 +76,17 @@ def check_names(inventory: Inventory, filters: Filters) -> None:
 
 
 def worth_a_look(inventory: Inventory, names: Iterable[str], filters: Filters) -> list[str]:
-    """Those instances that may turn out to be wanted once they are looked at; the record rules out the others."""
+    """The instances of all herds of which one may turn out to be wanted; the record rules out the others.
+
+    Whole herds: a second primary in a data center that nobody asked for is a problem of the one that somebody did.
+    """
     asked = filters.on_record()
     if not asked.tests:
         return list(names)
     rows = recorded_rows(inventory, names, asked)
     left, _steps = narrow(asked, [{**row, "name": name} for name, row in rows.items()])
-    return [row["name"] for row in left]
+    herds = {(row["environment"], row["herd"]) for row in left}
+    return [name for name, row in rows.items() if (row["environment"], row["herd"]) in herds]
 
 
 def unassigned_servers(inventory: Inventory, filters: Filters) -> list[dict[str, t.Any]]:

@@ -9,7 +9,7 @@ its step expects once more, so that a situation which has changed since stops it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Iterable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk_findings import (
@@ -23,7 +23,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk_findings
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, closed_failovers
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import (
     PRIMARY_FIRST,
     STANDBY_SETTINGS,
@@ -111,10 +111,10 @@ def plan_bulk(herd: Herd, request: Request) -> dict[str, Any]:
             draft.left[member.name] = "there is no data directory"
     present = [member for member in selected if member.reachable and member.status != "absent"]
     _PLANNERS[request.verb](herd, request, present, draft)
-    return _document(herd, request, draft)
+    return _document(herd, request, draft, selected)
 
 
-def _document(herd: Herd, request: Request, draft: Draft) -> dict[str, Any]:
+def _document(herd: Herd, request: Request, draft: Draft, selected: Iterable[Member]) -> dict[str, Any]:
     verdicts = most_severe_first(accept(draft.verdicts, request.accept))
     verdicts += [
         Verdict("LEFT_OUT", WARN, name, why, "See to it, and run the same command again.")
@@ -146,9 +146,36 @@ def _document(herd: Herd, request: Request, draft: Draft) -> dict[str, Any]:
         "left": draft.left,
         "verdicts": [verdict.as_dict() for verdict in verdicts],
         "token_floor": herd.highest_token,
+        # A host's copy of a failover that is over may have stayed open, where that host was away at its end.
+        "over": max((operation.token for operation in closed_failovers(herd)), default=0),
+        "made_at": herd.now,
+        "request": {
+            **asdict(request),
+            "selected": sorted(member.name for member in selected),
+            "accept": list(request.accept),
+        },
         "agreed": None,
     }
     return {**plan, "decisions": _decisions(plan)}
+
+
+def request_of(plan: dict[str, Any]) -> Request:
+    """What a plan was made for."""
+    asked = plan["request"]
+    return Request(**{**asked, "selected": frozenset(asked["selected"]), "accept": tuple(asked["accept"])})
+
+
+def changed_since(agreed: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What a second look decides otherwise, in words; empty when the plan that was agreed to still stands."""
+    changes = [
+        f"{key}: {agreed['decisions'][key]} became {now['decisions'][key]}"
+        for key in agreed["decisions"]
+        if agreed["decisions"][key] != now["decisions"][key]
+    ]
+    if now["asks"] and not agreed["asks"]:
+        codes = sorted({verdict["code"] for verdict in now["verdicts"] if verdict["code"] in ASKING})
+        changes.append(f"it would have to be agreed to now: {', '.join(codes)}")
+    return changes
 
 
 def _decisions(plan: dict[str, Any]) -> dict[str, Any]:
@@ -286,14 +313,14 @@ def _promote(herd: Herd, request: Request, present: list[Member], draft: Draft) 
             draft.skipped[member.name] = "it is detached and writable"
         else:
             todo.append(member)
-    if len(todo) > 1:
-        names = ", ".join(member.name for member in todo)
+    if len(todo) + len(draft.left) > 1:
+        names = ", ".join([*(member.name for member in todo), *draft.left])
         draft.verdicts.append(
             Verdict(
                 "MORE_THAN_ONE",
                 REFUSE,
                 herd.name,
-                f"{len(todo)} members are selected to be promoted for a diagnosis: {names}",
+                f"{len(todo) + len(draft.left)} members are selected to be promoted for a diagnosis: {names}",
                 "Limit the run to one of them. To make a replica the herd's primary, use failover.",
             )
         )

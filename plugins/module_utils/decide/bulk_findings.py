@@ -74,6 +74,7 @@ def would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
     others = [other for other in herd.members if other.name != member.name and not other.detached]
     writable = [other.name for other in others if other.writable]
     unseen = [other.name for other in others if not other.reachable]
+    alike = [other.name for other in others if other.status == "stopped" and other.fact("role") == "primary"]
     newer = [other.name for other in others if (other.fact("timeline") or 0) > (member.fact("timeline") or 0)]
     if writable:
         reason = f"{', '.join(writable)} accepts writes already"
@@ -83,6 +84,8 @@ def would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
         reason = f"it is recorded as {member.role}, and {', '.join(unseen)} cannot be looked at"
     elif member.role != "primary" and any(other.role == "primary" for other in others):
         reason = f"it is recorded as {member.role}, and another member is the recorded primary"
+    elif member.role != "primary" and alike:
+        reason = f"{', '.join(alike)} would too, and none of them is the recorded primary"
     if reason:
         yield Verdict(
             "SECOND_PRIMARY",

@@ -18,7 +18,8 @@ def kept_failover(replaced: dict[str, Any] | None) -> dict[str, Any] | None:
 
     A restart after a failover that the registry has not heard of would otherwise wipe out the proof of it.
     """
-    if is_failover(replaced):
+    # One that was not closed was superseded: kept, it would look as if it had begun once more.
+    if is_failover(replaced) and (replaced or {}).get("closed"):
         return {key: value for key, value in (replaced or {}).items() if key != "last_failover"}
     return (replaced or {}).get("last_failover")
 

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import trigger
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.promotion import promoted
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import store_settings
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import require_answer
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import require_answer, require_token
 
 # A command that says "archived" and does nothing ("Continuous Archiving"): with an empty one the WAL would pile up.
 _NO_ARCHIVE = "/bin/true"
@@ -29,9 +31,47 @@ def detached(target: Target, facts: dict[str, Any], store: TokenStore) -> list[s
     if facts["writable"]:
         return []
     require_answer(facts)
-    did = _no_archiving(target, facts) if facts["settings"]["archive_command_set"] else []
-    options = {"proof": "none", "expect_timeline": facts["timeline"], "checkpoint": True}
-    return did + promoted(target, options, False, facts, store)
+    require_token(store, target, check_mode=False)
+    options = {"proof": "none", "expect_timeline": facts["timeline"], "checkpoint": False}
+    if not facts["settings"]["archive_command_set"]:
+        return promoted(target, options, False, facts, store)
+    before = _own_archiving(target, facts)
+    try:
+        return _no_archiving(target, facts) + promoted(target, options, False, facts, store)
+    except OperatorError:
+        # A replica that stays in its herd must archive as before once it is its primary. One that was told to promote may
+        # still do so at any moment, and must not archive then.
+        if not trigger.is_requested(target.data_directory) and not observe(target)["writable"]:
+            _restore_archiving(target, facts, before)
+        raise
+
+
+def _own_archiving(target: Target, facts: dict[str, Any]) -> dict[str, str]:
+    """What ALTER SYSTEM has set of it before. May hold credentials: never return or show it."""
+    sql = (
+        "SELECT coalesce(json_object_agg(name, setting), '{}') FROM pg_file_settings"
+        " WHERE name IN ('archive_command', 'archive_library') AND sourcefile LIKE '%/postgresql.auto.conf';"
+    )
+    try:
+        found: dict[str, str] = json.loads(query(address_of(facts), sql, target.timeout))
+        return found
+    except SqlError as error:
+        raise OperatorError("ARCHIVING_ON", f"The archiving of {target.label} cannot be read: {error}.") from error
+
+
+def _restore_archiving(target: Target, facts: dict[str, Any], before: dict[str, str]) -> None:
+    names = ["archive_command", *(["archive_library"] if facts["major"] >= 15 else [])]
+    try:
+        if before:
+            store_settings(facts, before, target.timeout)
+        resets = "".join(f"ALTER SYSTEM RESET {name};\n" for name in names if name not in before)
+        query(address_of(facts), resets + "SELECT pg_reload_conf();", target.timeout)
+    except (SqlError, OperatorError) as error:
+        raise OperatorError(
+            "ARCHIVING_OFF",
+            f"{target.label} was not promoted, and its archiving could not be switched on again: {error}.",
+            "Set archive_command (and archive_library) on it as before, and reload it.",
+        ) from error
 
 
 def _no_archiving(target: Target, facts: dict[str, Any]) -> list[str]:

@@ -116,6 +116,8 @@ def _restarted(
     marks = log_marks(target, log_file)
     before = streaming.peers(facts)
     times = stop(target, params["mode"], facts["postmaster_pid"])
+    # A stop can take long enough for another operation to take over: it must not meet a primary that comes up again.
+    _may_interrupt(target, check_mode, facts, store)
     times.update(start(target, log_file))
     if params["wait_streaming"]:
         try:

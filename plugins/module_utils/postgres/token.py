@@ -183,7 +183,8 @@ def check_claim(
             "Another operation has taken over. Run the command again to look at the situation afresh.",
             {"stored": record},
         )
-    if is_failover(record) and not record["closed"] and operation.get("verb") != "failover":
+    finished = record["token"] <= operation.get("over", 0)
+    if is_failover(record) and not record["closed"] and not finished and operation.get("verb") != "failover":
         raise OperatorError(
             "OPERATION_OPEN",
             f"A failover is not finished on this instance, {_describe(record)}.",

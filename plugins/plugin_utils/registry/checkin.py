@@ -159,7 +159,13 @@ def _merged(
     after = {column: values.get(column, before[column]) for column in _COLUMNS}
     upstream = values.get("upstream_server", before["upstream_server"])
     upstream_id = members[upstream]["instance_id"] if upstream in members else None
-    row = {**after, "instance_id": before["instance_id"], "upstream_id": upstream_id}
+    row = {
+        **after,
+        "instance_id": before["instance_id"],
+        "upstream_id": upstream_id,
+        # Whoever changes it on record meanwhile must not find it changed back by a look that has nothing to say of it.
+        "moves": upstream != before["upstream_server"],
+    }
     after["upstream_server"] = upstream
     changes = [
         {"field": field, "before": before[field], "after": value}
@@ -172,9 +178,10 @@ def _merged(
 def _write(cursor: Any, rows: list[dict[str, Any]]) -> None:
     cursor.execute(
         sql.SQL(
-            "UPDATE ele_instance i SET {values}, upstream_id = seen.upstream_id,"
+            "UPDATE ele_instance i SET {values},"
+            " upstream_id = CASE WHEN seen.moves THEN seen.upstream_id ELSE i.upstream_id END,"
             " last_seen = CASE WHEN seen.is_online THEN now() ELSE i.last_seen END"
-            " FROM json_to_recordset(%s) AS seen (instance_id int, upstream_id int, {types})"
+            " FROM json_to_recordset(%s) AS seen (instance_id int, upstream_id int, moves boolean, {types})"
             " WHERE i.instance_id = seen.instance_id"
         ).format(
             values=sql.SQL(", ".join(f"{name} = seen.{name}" for name in _COLUMNS)),

@@ -161,7 +161,11 @@ def transaction(connection: Any, schema: str, keep: bool = True) -> Iterator[Any
     try:
         with connection.cursor() as cursor:
             cursor.execute(set_path(schema))
-            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+            # The locks of a controller that lost its power end with this, not with the server's TCP keepalive, after hours.
+            cursor.execute(
+                "SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL lock_timeout = '60s';"
+                " SET CONSTRAINTS ALL DEFERRED"
+            )
             yield cursor
             if keep:
                 connection.commit()

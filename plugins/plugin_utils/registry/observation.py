@@ -216,22 +216,24 @@ def _judge_roles(
 def _explanation(
     seen: dict[str, dict[str, Any]], found: str, operation: dict[str, Any] | None, last_token: int
 ) -> dict[str, Any] | None:
-    """The newest record on the members' hosts of an operation that was finished and made this member the primary.
+    """The newest record on the members' hosts of a failover that was finished, if it made this member the primary.
 
-    It counts when it is newer than anything the registry knows, or when it is the registry's own open operation, which
-    the run could finish but no longer record.
+    An older one that did proves nothing: another has followed. It counts when it is newer than anything the registry
+    knows, or when it is the registry's own open operation, which the run could finish but no longer record.
     """
     best: dict[str, Any] | None = None
     for mirrored in (
         record for item in seen.values() for record in records_of((item.get("facts") or {}).get("operation"))
     ):
         token, about = mirrored.get("token"), mirrored.get("operation") or {}
-        if mirrored.get("closed") != "done" or not isinstance(token, int) or server_of(about.get("to")) != found:
+        if mirrored.get("closed") != "done" or not isinstance(token, int) or not server_of(about.get("to")):
             continue
-        known = operation is not None and token == operation["token"]
-        if (token > last_token or known) and (best is None or token > best["token"]):
+        if best is None or token > best["token"]:
             best = {"token": token, **about}
-    return best
+    if best is None or server_of(best["to"]) != found:
+        return None
+    known = operation is not None and best["token"] == operation["token"]
+    return best if best["token"] > last_token or known else None
 
 
 def server_of(name: object) -> str | None:

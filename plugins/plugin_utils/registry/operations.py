@@ -328,7 +328,7 @@ def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bo
     """Close an operation; what it made of roles and of who is online is recorded in the same transaction.
 
     request: herd, environment, token, outcome (one of OUTCOMES), detail (dict), roles (server -> role and
-    upstream_server; recorded only when done, a failover has them by itself), online (server -> bool: as just seen).
+    upstream_server; those of a failover only when it is done, and it has them by itself), online (server -> bool: as just seen).
     "incomplete" gives up the lease and leaves the operation to be resumed. Finishing twice the same way changes
     nothing.
     Returns {"changed", "operation", "role_changes": [{"server", "field", "before", "after"}]}.
@@ -347,10 +347,10 @@ def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bo
             )
         role_changes = []
         roles: Roles = {}
-        if outcome == "done":
-            if found["verb"] == "failover":
-                roles = default_roles(found["from_server"], found["to_server"])
-            roles.update(request.get("roles") or {})
+        if found["verb"] != "failover":
+            roles = request.get("roles") or {}
+        elif outcome == "done":
+            roles = {**default_roles(found["from_server"], found["to_server"]), **(request.get("roles") or {})}
         if roles:
             check_roles(roles, read_roles(cursor, herd["herd_id"]), name)
             role_changes = write_roles(cursor, herd["herd_id"], roles)

@@ -110,6 +110,27 @@ def test_a_plan_is_plain_data_that_can_be_shown(verb: str) -> None:
     assert bulk_lines(document)[0].startswith("trading_prod: ")
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_second_look_under_the_lock(verb: str) -> None:
+    """What it finds changed is named; clients that nobody was asked about count too."""
+    found = down(NEAR) if verb == "start" else herd()
+    agreed = plan(found, verb, NEAR, mode="smart", accept=("NO_ANSWER",))
+    asked = bulk.request_of(json.loads(json.dumps(agreed)))
+    assert (asked.verb, asked.selected, asked.mode, asked.accept) == (verb, {NEAR}, "smart", ("NO_ANSWER",))
+    assert bulk.changed_since(agreed, bulk.plan_bulk(found, asked)) == []
+    gone = bulk.plan_bulk(unreachable(found, NEAR), asked)
+    assert any(change.startswith("steps: ") for change in bulk.changed_since(agreed, gone))
+
+
+def test_a_plan_that_nobody_agreed_to_asks_once_clients_come() -> None:
+    quiet = with_fact(herd(), PRIMARY, [], "replicas")
+    agreed = plan(quiet, "stop", PRIMARY)
+    assert agreed["asks"] is False
+    now = plan(with_fact(quiet, PRIMARY, 3, "clients"), "stop", PRIMARY)
+    assert bulk.changed_since(agreed, now) == ["it would have to be agreed to now: PRIMARY_IN_USE"]
+    assert bulk.changed_since({**agreed, "asks": True}, now) == []
+
+
 def test_restart_goes_from_the_far_end_to_the_primary() -> None:
     document = plan(cascade(), "restart")
     assert document["outcome"] == "go"
@@ -429,7 +450,9 @@ def test_a_replica_that_would_come_up_writable() -> None:
     assert "another member is the recorded primary" in second_primary(plan(found, "start", NEAR))
     assert second_primary(plan(with_role(found, NEAR, "detached"), "start", NEAR)) == ""
     nobody = with_role(found, PRIMARY, "replica")
-    assert second_primary(plan(nobody, "start", NEAR)) == ""
+    # Both would come up writable, and nothing tells which of them should.
+    assert "none of them is the recorded primary" in second_primary(plan(nobody, "start", NEAR))
+    assert second_primary(plan(with_fact(nobody, PRIMARY, "replica", "role"), "start", NEAR)) == ""
     assert "cannot be looked at" in second_primary(plan(unreachable(nobody, FAR), "start", NEAR))
 
 

@@ -33,6 +33,12 @@ def test_nothing_is_kept_of_nothing() -> None:
     assert records_of(None) == []
 
 
+def test_a_superseded_failover_does_not_begin_once_more() -> None:
+    older = {**record("failover", 4)}
+    begun = {**record("failover", 5, kept_failover(older)), "closed": None}
+    assert kept_failover(begun) == {key: value for key, value in older.items() if key != "last_failover"}
+
+
 @given(st.lists(st.sampled_from(["failover", "restart", "stop", "promote"]), min_size=1, max_size=8))
 def test_the_last_failover_survives_whatever_follows(verbs: list[str]) -> None:
     present: dict[str, Any] | None = None

@@ -43,6 +43,16 @@ def code_of(function: Callable[[], object]) -> str:
     return caught.value.code
 
 
+def test_an_open_failover_stands_in_the_way_unless_it_is_known_to_be_over(store: TokenStore) -> None:
+    """The copy on a host that was away at the end stays open for ever."""
+    claim(store, 5, operation(), 60, "registry", False, write=True)
+    restart = {"plan_id": "p2", "operator": "bob", "verb": "restart"}
+    assert code_of(lambda: claim(store, 6, {**restart, "over": 4}, 60, "registry", False, True)) == "OPERATION_OPEN"
+    new, record = claim(store, 6, {**restart, "over": 5}, 60, "registry", False, write=True)
+    assert new
+    assert record["last_failover"] is None
+
+
 def test_a_life(store: TokenStore, tmp_path: Path) -> None:
     assert store.read() is None
     assert code_of(lambda: renew(store, None, write=True)) == "TOKEN_MISSING"

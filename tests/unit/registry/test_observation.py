@@ -137,6 +137,13 @@ def test_an_open_operation_holds_the_roles(live: bool, record: dict[str, Any] | 
     assert codes(verdicts) == ([] if moves else ["OTHER_PRIMARY"])
 
 
+def test_an_older_failover_to_it_proves_nothing_after_a_newer_one_away_from_it() -> None:
+    kept = {"token": 11, "closed": "done", "operation": {"verb": "restart"}, "last_failover": done("b", 9)}
+    assert look(a=None, b={**primary(), "operation": kept}, c=replica("b")).reconciliation is not None
+    away = {**replica("b"), "operation": done("a", 10)}
+    assert look(a=None, b={**primary(), "operation": kept}, c=away).reconciliation is None
+
+
 def test_two_writable_members_are_never_resolved() -> None:
     verdicts = look(a=primary(), b={**primary(), "operation": done("b", 9)}, c=replica("b"))
     assert verdicts.reconciliation is None
