@@ -116,7 +116,7 @@ def test_a_second_look_under_the_lock(verb: str) -> None:
     found = down(NEAR) if verb == "start" else herd()
     agreed = plan(found, verb, NEAR, mode="smart", accept=("NO_ANSWER",))
     asked = bulk.request_of(json.loads(json.dumps(agreed)))
-    assert (asked.verb, asked.selected, asked.mode, asked.accept) == (verb, {NEAR}, "smart", ("NO_ANSWER",))
+    assert (asked.verb, asked.selected, asked.mode, asked.accept) == (verb, frozenset({NEAR}), "smart", ("NO_ANSWER",))
     assert bulk.changed_since(agreed, bulk.plan_bulk(found, asked)) == []
     gone = bulk.plan_bulk(unreachable(found, NEAR), asked)
     assert any(change.startswith("steps: ") for change in bulk.changed_since(agreed, gone))
