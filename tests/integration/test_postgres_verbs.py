@@ -315,9 +315,11 @@ def test_tokens(pair: Clusters) -> None:
     assert not a.ok("operation_token", token=10, **told)["changed"]
     assert a.facts()["operation"]["operation"]["operator"] == "ann"
     a.refused("TOKEN_STALE", "operation_token", token=9, **told)
-    other: dict[str, Any] = {**told, "operation": {"plan_id": "p2", "operator": "bob"}}
+    other: dict[str, Any] = {**told, "operation": {"plan_id": "p2", "operator": "bob", "verb": "failover"}}
     a.refused("TOKEN_STALE", "operation_token", token=10, **other)
     a.refused("TOKEN_STALE", "instance", state="stopped", token=9)
+    restart: dict[str, Any] = {**told, "operation": {"plan_id": "p3", "operator": "bob", "verb": "restart"}}
+    a.refused("OPERATION_OPEN", "operation_token", token=11, **restart)
     held = a.refused("OPERATION_HELD", "operation_token", token=11, authority="host", **other)
     assert "ann" in held["reason"]
     assert a.ok("operation_token", token=11, authority="host", takeover=True, **other)["changed"]
