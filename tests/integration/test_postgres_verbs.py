@@ -87,7 +87,7 @@ def test_switches_back_and_forth_lose_nothing(herd: Clusters) -> None:
     gaps = []
     old, new = a, b
     try:
-        for _round in range(10):
+        for _round in range(6):
             time.sleep(0.5)
             seen = switch(herd, old, new)
             gaps.append(seen["gap"])
