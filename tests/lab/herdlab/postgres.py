@@ -97,7 +97,8 @@ def _make_parents(state: State, host: Host, instance: Instance) -> None:
         missing.append(parent)
         parent = parent.parent
     for directory in reversed(missing):
-        directory.mkdir()
+        # Another herd with a member on this host may be making it at this moment.
+        directory.mkdir(exist_ok=True)
         os.chown(directory, uid, gid)
 
 
