@@ -119,36 +119,14 @@ armed_lsn:
   type: str
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.following import absent, following, prepared
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
     instance_argument_spec,
     run_verb,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard, require_token
-
-_STATES = {"following": following, "prepared": prepared, "absent": absent}
-
-
-def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's work, as the instance's account."""
-    facts, store = look_and_guard(target)
-    require_token(store, target, check_mode)
-    outcome = _STATES[params["state"]](target, params, check_mode, facts, store)
-    released = finish(target, store, params, check_mode)
-    if outcome.did and not check_mode:
-        facts = observe(target)
-        require_identity(facts, target)
-    result: dict[str, Any] = {"changed": bool(outcome.did) or released, "did": outcome.did, "instance": facts}
-    result["diff"] = {"before": outcome.before, "after": outcome.after}
-    result.update(outcome.more)
-    return result
 
 
 def main() -> None:
@@ -171,7 +149,7 @@ def main() -> None:
         required_if=[("state", "following", ["upstream_host"]), ("state", "prepared", ["upstream_host"])],
         supports_check_mode=True,
     )
-    run_verb(module, work)
+    run_verb(module, verbs.follow)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,23 @@ def _step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
     return take_step(target, params)
 
 
-#: What can be asked for; each takes the instance and the job's parameters, and runs as the instance's account.
-JOBS: dict[str, Callable[[Target, dict[str, Any]], dict[str, Any]]] = {"look": _look, "step": _step}
+def _verb(name: str) -> Callable[[Target, dict[str, Any]], dict[str, Any]]:
+    def work(target: Target, params: dict[str, Any]) -> dict[str, Any]:
+        from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
+
+        result: dict[str, Any] = getattr(verbs, name)(target, params, params["check_mode"])
+        return result
+
+    return work
+
+
+#: What can be asked for; each takes the instance and the job's parameters, and runs as the instance's account. The
+#: verbs take the parameters of the module of that name, all of them, and check_mode.
+JOBS: dict[str, Callable[[Target, dict[str, Any]], dict[str, Any]]] = {
+    "look": _look,
+    "step": _step,
+    **{name: _verb(name) for name in ("instance", "follow", "promote", "operation_token")},
+}
 
 
 def run_jobs(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
