@@ -11,18 +11,13 @@ from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import leads_of, plan_herds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
-    REGISTRY_ARGUMENT_SPEC,
-    open_registry,
-)
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.asking import who_holds
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
 
 
 class ActionModule(RegistryAction):
@@ -77,24 +72,9 @@ def _ask_registry(
     params: dict[str, Any], leads: Mapping[str, str], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, str], str]:
     """By herd, why no operation may begin on it now; and why the registry cannot be asked at all."""
-    held: dict[str, str] = {}
-    try:
-        with open_registry(params["registry"], writing=True) as (connection, schema):
-            require_current(connection, schema)
-            for group, lead in leads.items():
-                request = {
-                    "herd": plain(hostvars[lead]["elephaas_herd"]),
-                    "environment": plain(hostvars[lead]["elephaas_environment"]),
-                    "verb": params["verb"],
-                    "operator": "",
-                    "holder": this_holder(os.getppid()),
-                }
-                try:
-                    operations.begin(connection, schema, request, check_mode=True)
-                except OperatorError as error:
-                    if error.code not in ("OPERATION_HELD", "HERD_ON_HOLD", "OPERATION_OPEN", "HERD_UNKNOWN"):
-                        raise
-                    held[group] = error.reason
-    except OperatorError as error:
-        return held, f"{error.reason} [{error.code}]"
-    return held, ""
+    herds = {
+        group: (plain(hostvars[lead]["elephaas_herd"]), plain(hostvars[lead]["elephaas_environment"]))
+        for group, lead in leads.items()
+    }
+    held, lost = who_holds(params["registry"], params["verb"], herds, this_holder(os.getppid()))
+    return {group: error.reason for group, error in held.items()}, lost

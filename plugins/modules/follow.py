@@ -27,11 +27,14 @@ options:
       - V(following) starts or reloads it, and waits until it streams from the upstream.
       - V(prepared) writes signal file and settings only, of a running primary or of a stopped instance.
       - V(absent) takes V(prepared) back, as long as the instance has not been restarted since.
+      - V(isolated) clears C(primary_conninfo) of a running replica, and waits until nothing is received or replayed any more, so
+        that the replicas of a lost primary can be compared. The settings are kept beside the operation's token, for V(following).
+      - V(held) writes C(standby.signal) into a stopped instance, whose next start is read-only then. For a lost primary.
     type: str
-    choices: [following, prepared, absent]
+    choices: [following, prepared, absent, isolated, held]
     default: following
   upstream_host:
-    description: Host name or address of the upstream's own server. Needed unless O(state=absent).
+    description: Host name or address of the upstream's own server. Needed for O(state=following) and O(state=prepared).
     type: str
   upstream_port:
     description: Port of the upstream.
@@ -135,7 +138,11 @@ def main() -> None:
         instance_argument_spec(
             timeout=60,
             with_token=True,
-            state={"type": "str", "choices": ["following", "prepared", "absent"], "default": "following"},
+            state={
+                "type": "str",
+                "choices": ["following", "prepared", "absent", "isolated", "held"],
+                "default": "following",
+            },
             upstream_host={"type": "str"},
             upstream_port={"type": "int", "default": 5432},
             upstream_user={"type": "str"},

@@ -23,7 +23,7 @@ from ansible.utils.display import Display
 AT_ONCE = 200
 
 Question = t.Callable[[], dict[str, t.Any]]
-Answer = t.Optional[dict[str, t.Any]]
+Answer = dict[str, t.Any] | None
 
 
 def fan_out(

@@ -31,6 +31,8 @@ class Wishes:
     dns: "update", or "skip" to leave DNS alone.
     without_registry: only the members' hosts tell who else acts; takeover: ignore leases there that are still running.
     token: of this run's own operation; None before it has one.
+    dead: an operator's statement that the lost primary is dead, to be recorded. fence: a hook will make it so.
+    max_loss: bytes that an unplanned failover may lose, as far as is known; unknown is more.
     """
 
     candidate: str = ""
@@ -45,6 +47,14 @@ class Wishes:
     without_registry: bool = False
     takeover: bool = False
     token: int | None = None
+    dead: str = ""
+    fence: bool = False
+    max_loss: int = 16 * 1024 * 1024
+
+    @property
+    def declared(self) -> bool:
+        """Somebody states that the recorded primary is dead, or a hook will see to it."""
+        return bool(self.dead) or self.fence
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,7 @@ def choose(herd: Herd, primary: Member, wishes: Wishes) -> Choice:
     Raises OperatorError CANDIDATE_UNKNOWN when the one that was asked for is not a replica of this herd.
     """
     replicas = [member for member in herd.members if member.name != primary.name]
-    asked = _asked(herd, replicas, wishes.candidate)
+    asked = asked_for(herd, replicas, wishes.candidate)
     rejected: list[Rejection] = []
     fit: list[Member] = []
     for replica in sorted(replicas, key=lambda member: member.name):
@@ -184,17 +194,18 @@ def choose(herd: Herd, primary: Member, wishes: Wishes) -> Choice:
         if chosen:
             return Choice(chosen[0], "asked for", tuple(rejected))
         return Choice(None, "", tuple(rejected))
-    ranked = sorted(fit, key=lambda member: [rank for rank, _wins in _preference(primary, member, wishes)])
+    ranked = sorted(fit, key=lambda member: [rank for rank, _wins in preference(primary, member, wishes)])
     if not ranked:
         return Choice(None, "", tuple(rejected))
     winner = ranked[0]
-    lost = [Rejection("RUNNER_UP", member.name, _advantage(primary, winner, member, wishes)) for member in ranked[1:]]
+    lost = [Rejection("RUNNER_UP", member.name, advantage(primary, winner, member, wishes)) for member in ranked[1:]]
     if not lost:
         return Choice(winner, "the only fit replica", tuple(rejected))
     return Choice(winner, lost[0].reason, tuple(lost + rejected))
 
 
-def _asked(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
+def asked_for(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
+    """The replica that the operator names, None when none is named. Raises OperatorError CANDIDATE_UNKNOWN."""
     if not candidate:
         return None
     for member in replicas:
@@ -207,7 +218,8 @@ def _asked(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
     )
 
 
-def _preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[Any, str]]:
+def preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[Any, str]]:
+    """What ranks replicas whose data is equally good."""
     # Sort keys, the smallest wins; with each, what to tell about it when it decides.
     row: dict[str, Any] = next(
         (row for row in primary.fact("replicas") or [] if row.get("client_addr") == member.address), {}
@@ -224,10 +236,9 @@ def _preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[A
     ]
 
 
-def _advantage(primary: Member, winner: Member, loser: Member, wishes: Wishes) -> str:
-    for (mine, wins), (other, _unused) in zip(
-        _preference(primary, winner, wishes), _preference(primary, loser, wishes)
-    ):
+def advantage(primary: Member, winner: Member, loser: Member, wishes: Wishes) -> str:
+    """Why one replica goes before another, by the first preference in which they differ."""
+    for (mine, wins), (other, _unused) in zip(preference(primary, winner, wishes), preference(primary, loser, wishes)):
         if mine != other:
             return f"{winner.name} {wins}"
     return f"{winner.name} goes first"

@@ -16,7 +16,10 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import pa
 
 @dataclass(frozen=True)
 class Member:
-    """One instance: what the registry says of it (role, upstream …) and what its host says (facts)."""
+    """One instance: what the registry says of it (role, upstream …) and what its host says (facts).
+
+    recorded_lsn, last_seen: the position at the last check-in that saw it running, and when that was (ISO 8601).
+    """
 
     name: str
     server: str
@@ -28,6 +31,8 @@ class Member:
     upstream: str | None = None
     priority: int = 0
     replication_user: str | None = None
+    recorded_lsn: str | None = None
+    last_seen: str | None = None
     reachable: bool = True
     error: str = ""
     facts: dict[str, Any] | None = None
@@ -93,6 +98,7 @@ class Operation:
 
     source, target: inventory names of the old and the new primary. lease_until: seconds since the epoch.
     decisions: what was agreed to for this herd when the operation began (plan.decisions), where it is known.
+    unplanned: it began without a primary.
     """
 
     verb: str
@@ -106,6 +112,7 @@ class Operation:
     started: str = ""
     finished: str | None = None
     decisions: dict[str, Any] | None = None
+    unplanned: bool = False
 
     @property
     def open(self) -> bool:
@@ -122,6 +129,8 @@ class Herd:
     held: who holds the herd's lease, when somebody else's run is alive; empty when it is free.
     registry_error: why the registry could not be asked; empty when it could, or was not to be.
     dns: what elephaas.herd.dns_repoint's probe returned for the vhost; None when it was not asked.
+    way_back: members that tried to connect to the candidate as its replicas would, and were refused: inventory name ->
+    {"code", "reason", "next_step"}.
     now: seconds since the epoch, as a fact.
     """
 
@@ -139,6 +148,7 @@ class Herd:
     held: str = ""
     registry_error: str = ""
     dns: dict[str, Any] | None = None
+    way_back: dict[str, dict[str, Any]] = field(default_factory=dict)
     now: float = field(default=0.0)
 
     def member(self, name: str | None) -> Member | None:

@@ -57,7 +57,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         upstream = f" ({printable(move['upstream'])})" if move["action"] in ("follow", "verify", "point") else ""
         lines.append(f"  {printable(move['name'])} {ACTIONS[move['action']]}{upstream}")
     lines += verdict_lines(plan["verdicts"])
-    lines.append(f"  expected loss: {plan['expected_loss_bytes']} bytes")
+    if plan["target"]:
+        lines.append(f"  loss: {printable(plan['loss']['text'] if plan['loss'] else 'nothing')}")
     return lines
 
 

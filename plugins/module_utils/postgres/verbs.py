@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.following import absent, following, prepared
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.isolation import held, isolated
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.promotion import armed, disarmed, promoted
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.states import bring_to
@@ -20,7 +21,13 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target impo
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import claim, release
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard, require_token
 
-_FOLLOW = {"following": following, "prepared": prepared, "absent": absent}
+_FOLLOW = {
+    "following": following,
+    "prepared": prepared,
+    "absent": absent,
+    "isolated": isolated,
+    "held": held,
+}
 _PROMOTE = {"armed": armed, "promoted": promoted, "disarmed": disarmed}
 
 
@@ -47,7 +54,7 @@ def instance(target: Target, params: dict[str, Any], check_mode: bool) -> dict[s
 
 
 def follow(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Following an upstream, prepared to, or no longer."""
+    """Following an upstream, prepared to, or no longer; isolated, or held."""
     facts, store = look_and_guard(target)
     require_token(store, target, check_mode)
     outcome = _FOLLOW[params["state"]](target, params, check_mode, facts, store)

@@ -37,11 +37,26 @@ _DEFAULTS: dict[str, dict[str, t.Any]] = {
         "checkpoint": False,
     },
     "operation_token": {},
+    "look": {"readiness": False},
 }
 _SHARED = {"token": None, "system_identifier": None, "release": False, "release_outcome": "done", "check_mode": False}
 
 # For finding out about the instance, before and after what is asked for.
 _LOOKING_S = 30
+
+
+class Bounds(t.NamedTuple):
+    """How long things may take, in seconds: a stop, the last record's way to the candidate, following, one question."""
+
+    stop_s: float
+    deadline_s: float
+    follow_s: float
+    answer_s: float
+
+    def of(self, verb: str) -> float:
+        """For one verb on one instance."""
+        own = {"instance": self.stop_s, "promote": self.deadline_s, "follow": self.follow_s}
+        return own.get(verb, self.answer_s)
 
 
 class Hosts:
@@ -72,10 +87,31 @@ class Hosts:
         context = own_play_context(self._play_context)
         return run_jobs(jobs, context, self._connect_timeout_s, limit_s + _LOOKING_S, on_outcome)
 
-    def one(self, name: str, verb: str, timeout_s: float, **params: t.Any) -> dict[str, t.Any]:
+
+class Verbs:
+    """Host verbs on behalf of one operation: all of them show its token, and name the cluster that is meant."""
+
+    def __init__(self, hosts: Hosts, bounds: Bounds, token: int, system_identifier: str | None) -> None:
+        self._hosts = hosts
+        self._bounds = bounds
+        self._identity = {"token": token, "system_identifier": system_identifier}
+
+    def job(self, name: str, verb: str, **params: t.Any) -> Job:
+        """One verb on one instance."""
+        return self._hosts.job(name, verb, self._bounds.of(verb), **{**self._identity, **params})
+
+    def run(
+        self,
+        verb: str,
+        jobs: Mapping[str, Job],
+        on_outcome: t.Callable[[str, Outcome], None] = lambda _name, _outcome: None,
+    ) -> dict[str, Outcome]:
+        """Do all jobs at once; none takes longer than that verb."""
+        return self._hosts.run(jobs, self._bounds.of(verb), on_outcome) if jobs else {}
+
+    def do(self, name: str, verb: str, **params: t.Any) -> dict[str, t.Any]:
         """One verb on one instance, and its result. Raises OperatorError, also HOST_UNREACHABLE."""
-        outcome = self.run({name: self.job(name, verb, timeout_s, **params)}, timeout_s)[name]
-        return result_of(name, outcome)
+        return result_of(name, self.run(verb, {name: self.job(name, verb, **params)})[name])
 
 
 def result_of(name: str, outcome: Outcome) -> dict[str, t.Any]:
