@@ -17,8 +17,13 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe impor
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, check_options, target_from
 
 
-def _look(target: Target, _params: dict[str, Any]) -> dict[str, Any]:
-    return {"instance": observe(target)}
+def _look(target: Target, params: dict[str, Any]) -> dict[str, Any]:
+    facts = observe(target)
+    if params.get("readiness"):
+        from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import readiness
+
+        facts["readiness"] = readiness(target, facts)
+    return {"instance": facts}
 
 
 def _step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
