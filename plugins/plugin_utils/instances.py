@@ -76,8 +76,7 @@ def look(
 ) -> list[dict[str, t.Any]]:
     """Observations of these instances, each as registry_checkin and status_report take them, in the order given.
 
-    timeout_s: for connecting to a host. look_timeout_s: for one instance to answer. readiness: also what only a failover
-    asks about, and what takes longer to find out.
+    timeout_s: for connecting to a host. look_timeout_s: for one instance to answer. readiness: see instance_info.
     """
     hostvars = Remembered(hostvars)
     known = {name: hostvars.get(name) for name in names}
@@ -85,8 +84,7 @@ def look(
     for name, variables in known.items():
         if variables is not None:
             target = target_of(variables, task, play_context)
-            params = {**instance_params(variables, look_timeout_s), "readiness": readiness}
-            jobs[name] = Job(target, "look", params)
+            jobs[name] = Job(target, "look", {**instance_params(variables, look_timeout_s), "readiness": readiness})
     # Instances of one host are looked at one after the other, and one that hangs uses up its whole time.
     on_one_host = max(Counter(job.target.key for job in jobs.values()).values(), default=1)
     outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, (look_timeout_s + 1) * on_one_host)

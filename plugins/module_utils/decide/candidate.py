@@ -27,6 +27,8 @@ class Wishes:
     max_receive_lag, max_replay_lag: bytes.
     min_free: bytes free where the candidate's data directory is.
     max_ttl: seconds; a longer TTL of the vhost is shown as a warning.
+    max_archive_backlog: WAL files of the primary that may wait for its archiver.
+    max_transaction_age: seconds; older transactions are shown as a warning.
     accept: codes of acceptable refusals that the operator has accepted.
     dns: "update", or "skip" to leave DNS alone.
     without_registry: only the members' hosts tell who else acts; takeover: ignore leases there that are still running.
@@ -42,6 +44,8 @@ class Wishes:
     max_replay_lag: int = 16 * 1024 * 1024
     min_free: int = 256 * 1024 * 1024
     max_ttl: int = 60
+    max_archive_backlog: int = 16
+    max_transaction_age: int = 300
     accept: tuple[str, ...] = ()
     dns: str = "update"
     without_registry: bool = False
@@ -134,7 +138,13 @@ def _unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wi
         ),
         ("REPLAY_PAUSED", replica.fact("replay_paused") and "its replay is paused"),
         ("RECOVERY_TARGET", targets and f"it has a recovery target: {', '.join(targets)}"),
-        ("APPLY_DELAY", delay and f"recovery_min_apply_delay is {human_seconds(delay / 1000)}"),
+        # Accepted, it is the check of the same code that shows it.
+        (
+            "APPLY_DELAY",
+            delay
+            and "APPLY_DELAY" not in wishes.accept
+            and f"recovery_min_apply_delay is {human_seconds(delay / 1000)}",
+        ),
         (
             "TIMELINE_PINNED",
             follows not in (None, "", "latest") and f"recovery_target_timeline is {follows}, not latest",

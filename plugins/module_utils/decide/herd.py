@@ -81,6 +81,20 @@ class Member:
         """Promoted for a diagnosis, and recorded so: exempt from the rule of one writable instance."""
         return self.role == "detached"
 
+    @property
+    def own_slots(self) -> list[str]:
+        """The slot that it uses on its upstream, or would use as a replica."""
+        names = (self.fact("upstream", "slot"), self.fact("settings", "primary_slot_name"))
+        return sorted({str(name) for name in names if name})
+
+    def keeps_upstream(self, source: str | None, target: Member) -> bool:
+        """Whether a failover from source to target leaves it where it is: a cascade, which the new timeline reaches.
+
+        One whose upstream was the old primary moves over; and so does the sibling that the new primary itself streamed
+        from, or it would stream from a server which no longer streams from anybody.
+        """
+        return self.upstream not in (None, source, self.name) and self.name != target.upstream
+
     def streams_from(self, upstream: Member) -> bool:
         """Whether its connection settings name that member's host and port.
 
@@ -129,8 +143,8 @@ class Herd:
     held: who holds the herd's lease, when somebody else's run is alive; empty when it is free.
     registry_error: why the registry could not be asked; empty when it could, or was not to be.
     dns: what elephaas.herd.dns_repoint's probe returned for the vhost; None when it was not asked.
-    way_back: members that tried to connect to the candidate as its replicas would, and were refused: inventory name ->
-    {"code", "reason", "next_step"}.
+    way_back: members whose rehearsed replication connection to the candidate was refused, by inventory name: the
+        refusal's code, reason and next_step.
     now: seconds since the epoch, as a fact.
     """
 

@@ -118,10 +118,7 @@ def _move(member: Member, stage: Stage, target: Member) -> Move:
         return Move(member.name, "leave", member.upstream)
     if member.name == source:
         return Move(member.name, "rejoin", target.name)
-    # A cascade below a sibling keeps its upstream: the new timeline reaches it through that sibling. One whose
-    # upstream was the old primary moves over; and so does the sibling that the new primary itself streamed from,
-    # or it would stream from a server which no longer streams from anybody.
-    keeps = member.upstream not in (None, source) and member.upstream != member.name and member.name != target.upstream
+    keeps = member.keeps_upstream(source, target)
     upstream = member.upstream if keeps else target.name
     if member.status == "stopped":
         return Move(member.name, "leave" if keeps else "point", upstream)

@@ -17,8 +17,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe impor
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, check_options, target_from
 
 
-def _look(target: Target, _params: dict[str, Any]) -> dict[str, Any]:
-    return {"instance": observe(target)}
+def _look(target: Target, params: dict[str, Any]) -> dict[str, Any]:
+    if not params.get("readiness"):
+        return {"instance": observe(target)}
+    from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import observe_readiness
+
+    return {"instance": observe_readiness(target)}
 
 
 def _step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
