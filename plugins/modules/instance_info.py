@@ -275,15 +275,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import instance_argument_spec, run_verb
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import readiness
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import observe_readiness
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 
 
 def look(target: Target, params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The module's work, as the instance's account."""
-    facts = observe(target)
-    if params["readiness"]:
-        facts["readiness"] = readiness(target, facts)
+    facts = observe_readiness(target) if params["readiness"] else observe(target)
     return {"changed": False, "instance": facts}
 
 

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks of a planned failover: one table, one row a check. Private to the collection.
+"""The checks of a failover, planned or not: one table, one row a check. Private to the collection.
 
 A row reads facts and yields a finding for everything that is wrong; nothing found is "ok". The same table serves the
 plan, check mode, the run under its lock, and the documentation. Which severity a finding has, what an operator can do
@@ -17,11 +17,19 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide import (
     findings,
     findings_dns,
     findings_hosts,
+    findings_lost,
     findings_replication,
     findings_work,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings import Finding, Situation
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import FINISH, PROMOTE, STUCK, SWITCH
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
+    FINISH,
+    PROMOTE,
+    RESTORE,
+    STUCK,
+    SWITCH,
+    TAKEOVER,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
@@ -51,7 +59,9 @@ def run_checks(situation: Situation) -> list[Verdict]:
     ]
 
 
-ALL_STAGES = (SWITCH, PROMOTE, FINISH)
+ALL_STAGES = (SWITCH, TAKEOVER, RESTORE, PROMOTE, FINISH)
+#: Those in which somebody is, or was, promoted.
+PROMOTING = (SWITCH, TAKEOVER, PROMOTE, FINISH)
 
 CHECKS: tuple[Check, ...] = (
     Check(
@@ -130,7 +140,7 @@ CHECKS: tuple[Check, ...] = (
         "The primary runs",
         "pg_is_in_recovery() on every member, reachability",
         "Zero loss can only be promised while the primary can still hand over its last record.",
-        "Start the primary, or wait for its host; failing over a lost primary is not part of this version.",
+        "Look at the member that the record calls the primary.",
         findings.no_primary,
     ),
     Check(
@@ -260,7 +270,7 @@ CHECKS: tuple[Check, ...] = (
         "A follower pinned to a timeline is left behind by a promotion.",
         "Set recovery_target_timeline = 'latest'.",
         findings_replication.follower_pinned,
-        stages=(SWITCH, PROMOTE),
+        stages=(SWITCH, TAKEOVER, PROMOTE),
     ),
     Check(
         "FOLLOWER_LATE",
@@ -280,7 +290,7 @@ CHECKS: tuple[Check, ...] = (
         "A standby with a lower value than its primary refuses to start.",
         "Raise the setting and restart that member first.",
         findings_replication.standby_settings,
-        stages=(SWITCH, PROMOTE),
+        stages=(SWITCH, TAKEOVER, PROMOTE),
     ),
     Check(
         "WALSENDERS_FULL",
@@ -353,7 +363,7 @@ CHECKS: tuple[Check, ...] = (
         "Have it name standbys that will stream from the candidate, or say -e accept=SYNC_STANDBYS.",
         findings_replication.sync_standbys,
         acceptable=True,
-        stages=(SWITCH, PROMOTE),
+        stages=(SWITCH, TAKEOVER, PROMOTE),
     ),
     Check(
         "ARCHIVE_FAILING",
@@ -440,7 +450,7 @@ CHECKS: tuple[Check, ...] = (
         "They are not promoted and not started; they are pointed at the new primary for when they are.",
         "Start them afterwards.",
         findings.left_stopped,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "NO_VHOST",
@@ -450,7 +460,7 @@ CHECKS: tuple[Check, ...] = (
         "Without it applications have to be moved by hand.",
         "Record a vhost for the herd.",
         findings_dns.no_vhost,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_SKIPPED",
@@ -460,7 +470,7 @@ CHECKS: tuple[Check, ...] = (
         "Applications follow the vhost.",
         "Repoint it with elephaas.herd.dns_repoint.",
         findings_dns.dns_skipped,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_REFUSED",
@@ -470,7 +480,7 @@ CHECKS: tuple[Check, ...] = (
         "A failover whose DNS update is refused leaves every application at a stopped server.",
         "Correct key, server or the server's update policy.",
         findings_dns.dns_refused,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_CHANGED",
@@ -480,7 +490,7 @@ CHECKS: tuple[Check, ...] = (
         "Somebody else manages this name, or the record of the fleet is wrong.",
         "Find out who changed it; set it back, or correct the fleet's record.",
         findings_dns.dns_changed,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_NO_TARGET",
@@ -490,7 +500,7 @@ CHECKS: tuple[Check, ...] = (
         "A CNAME needs a name, an address record an address of its family.",
         "Record dns_name or address of that server.",
         findings_dns.dns_no_target,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_SILENT",
@@ -501,7 +511,7 @@ CHECKS: tuple[Check, ...] = (
         "Bring it back, or say -e accept=DNS_SILENT to go on without it.",
         findings_dns.dns_silent,
         acceptable=True,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_TTL_LONG",
@@ -511,7 +521,7 @@ CHECKS: tuple[Check, ...] = (
         "A resolver goes on giving out the old address for what is left of the TTL: clients see the gap plus that.",
         "Reckon with the gap plus one TTL, or lower the TTL and wait one old TTL before you fail over.",
         findings_dns.dns_ttl,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "PROGRAM_MISSING",
@@ -580,5 +590,101 @@ CHECKS: tuple[Check, ...] = (
         "Bring the operating systems to the same version, or accept it and REINDEX right after the failover.",
         findings_hosts.collation_differs,
         acceptable=True,
+    ),
+    Check(
+        "NOT_PROVEN_DEAD",
+        REFUSE,
+        "A primary that is lost is dead",
+        "its host and its PostgreSQL; the operator's statement; the fence hook",
+        "Not to be reached is not dead: it may go on taking writes, and replicas of a frozen primary still show "
+        "'streaming' (seen on PostgreSQL 15).",
+        "Make sure of it; then say how you know with -e dead='...', which goes on record, or have it fenced with -e fence=.",
+        findings_lost.not_proven_dead,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "STILL_HEARD",
+        REFUSE,
+        "Nobody hears from a primary that is said to be dead",
+        "pg_stat_wal_receiver of each replica",
+        "A word from it seconds ago speaks against the statement.",
+        "Look again; fence it; or, when you are sure, say -e accept=STILL_HEARD.",
+        findings_lost.still_heard,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "MEMBER_UNSEEN",
+        REFUSE,
+        "The most advanced member is among those that can be seen",
+        "one ssh connection per host",
+        "Whoever is promoted, what only another member holds is lost to the herd.",
+        "Bring its host back, or say -e accept=MEMBER_UNSEEN to go on without it.",
+        findings_lost.unseen,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "NO_SUCCESSOR",
+        REFUSE,
+        "A replica can take over",
+        "recovery state of each replica",
+        "The reasons stand beside each member.",
+        "Remove the reason for one of them.",
+        findings_lost.no_successor,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "CANDIDATE_BEHIND",
+        REFUSE,
+        "Nobody holds more than the one to be promoted",
+        "timeline, received and replayed position of each member",
+        "What the other one holds beyond that is lost to the herd.",
+        "Leave the choice to the plan, or say -e accept=CANDIDATE_BEHIND.",
+        findings_lost.candidate_behind,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "LOSS_BEYOND_BOUND",
+        REFUSE,
+        "No more is lost than the bound allows",
+        "the old primary's last known position: control file, replicas, record",
+        "Commits that no replica has received are lost. Unknown is more than any bound.",
+        "Raise max_loss, or say -e accept=LOSS_BEYOND_BOUND, when nothing can bring the primary back.",
+        findings_lost.loss_beyond_bound,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "LOSS",
+        WARN,
+        "What is lost is said",
+        "the old primary's last known position: control file, replicas, record",
+        "It cannot be known exactly while the old primary is away: what is said is the least.",
+        "",
+        findings_lost.loss,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "NOT_FENCED",
+        WARN,
+        "The lost primary cannot come back",
+        "the proof of its death",
+        "Its host may be powered on again, with a PostgreSQL that starts by itself.",
+        "Keep its host off, or its PostgreSQL from starting; once it is back: elephaas.herd.status, then "
+        "elephaas.herd.demote.",
+        findings_lost.not_fenced,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "FENCED_FIRST",
+        WARN,
+        "A fence is shown",
+        "the fence hook",
+        "It acts on power, network or storage of a host.",
+        "",
+        findings_lost.fenced,
+        stages=(TAKEOVER,),
     ),
 )

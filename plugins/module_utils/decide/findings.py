@@ -17,7 +17,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate imp
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_seconds
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
-    FINISH,
+    PROMOTE,
+    SWITCH,
     Stage,
     mirrored_operations,
 )
@@ -48,7 +49,10 @@ class Situation:
         return [
             member
             for member in self.herd.members
-            if member is not self.candidate and not member.detached and member.facts is not None
+            if member is not self.candidate
+            and not member.detached
+            and member.facts is not None
+            and not (self.stage.unplanned and member is self.primary)
         ]
 
     @property
@@ -122,7 +126,9 @@ def primary_mismatch(situation: Situation) -> Iterator[Finding]:
 
 def not_one_writable(situation: Situation) -> Iterator[Finding]:
     """More than one member accepts writes."""
-    writable = situation.herd.writable
+    # A lost primary that came back is one more reason to bring its successor's failover to an end.
+    lost = situation.primary if situation.stage.unplanned else None
+    writable = [member for member in situation.herd.writable if member is not lost]
     if len(writable) > 1:
         names = ", ".join(member.name for member in writable)
         yield situation.herd.name, f"split brain: {len(writable)} members accept writes: {names}"
@@ -155,7 +161,8 @@ def other_major(situation: Situation) -> Iterator[Finding]:
 
 def _differs(situation: Situation, key: str, what: str) -> Iterator[Finding]:
     # Measured against the instance that takes writes: it is the one whose data must survive.
-    reference = situation.candidate if situation.stage.name == FINISH else situation.primary
+    switching = situation.stage.name in (SWITCH, PROMOTE)
+    reference = situation.primary if switching else situation.candidate or situation.primary
     expected = reference.fact(key) if reference else None
     for member in situation.herd.members:
         found = member.fact(key)
@@ -175,7 +182,8 @@ def no_answer(situation: Situation) -> Iterator[Finding]:
     """Members that run and do not answer."""
     for member in situation.herd.members:
         problem = member.fact("sql_error")
-        if problem:
+        lost = situation.stage.unplanned and member is situation.primary
+        if problem and not lost:
             yield member.name, f"PostgreSQL runs but does not answer: {problem}"
 
 

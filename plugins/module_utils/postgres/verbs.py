@@ -16,6 +16,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.following i
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.isolation import held, isolated
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.promotion import armed, disarmed, promoted
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import observe_readiness
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.states import bring_to
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import claim, release
@@ -95,6 +96,6 @@ def operation_token(target: Target, params: dict[str, Any], check_mode: bool) ->
         )
         if not check_mode:
             # What counts for the plan is what is true once nobody else may act any more.
-            facts = observe(target)
+            facts = observe_readiness(target) if params.get("readiness") else observe(target)
     facts["operation"] = record if not check_mode else facts["operation"]
     return {"changed": changed, "operation": record, "instance": facts}
