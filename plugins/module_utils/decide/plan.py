@@ -191,6 +191,7 @@ def _document(situation: Situation, verdicts: list[Verdict], moves: list[Move]) 
         "unplanned": stage.unplanned,
         "why": stage.why,
         "begun_plan_id": begun.plan_id if begun else None,
+        "begun_target": begun.target if begun else None,
         "agreed": begun.decisions if begun else None,
         "source": source.name if source else None,
         "target": target.name if target else None,

@@ -61,7 +61,7 @@ class Conductor:
                 int(plan["token_floor"]),
                 plan,
                 from_server=str(known[plan["source"]]["elephaas_server"]),
-                to_server=str(known[plan["target"] or plan["source"]]["elephaas_server"]),
+                to_server=str(known[plan["target"] or plan["begun_target"]]["elephaas_server"]),
             )
         except OperatorError as error:
             raise Ended("refused", f"{error.reason} [{error.code}]") from error
@@ -95,12 +95,12 @@ class Conductor:
                 "herd": plan["herd"],
                 "plan_id": operation.plan_id,
                 "from": plan["source"],
-                "to": operation.target,
+                "to": plan["target"] or plan["begun_target"],
                 "operator": self.lease.operator,
                 # Two runs can come to the same token and the same plan, but not to the same number.
                 "run": operation.run,
                 "decisions": plan["agreed"] or plan["decisions"],
-                "unplanned": plan["unplanned"],
+                "unplanned": plan["unplanned"] or plan["stage"] == RESTORE,
             },
         }
         verbs = self._verbs(operation)
