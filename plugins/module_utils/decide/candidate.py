@@ -87,14 +87,15 @@ def replay_lag(primary: Member, replica: Member) -> int | None:
 
 def unfit(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> Rejection | None:
     """The first reason for which this member cannot be promoted in a planned failover; None when it can."""
-    for code, reason in _unfit_reasons(primary, replica, upstream, wishes):
+    for code, reason in unfit_reasons(primary, replica, upstream, wishes):
         if reason:
             return Rejection(code, replica.name, reason)
     return None
 
 
-def _unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> list[tuple[str, Any]]:
-    # A table, first match wins: what hides the later rows stands above them.
+def unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> list[tuple[str, Any]]:
+    """Every code with what speaks against this member, or with something false where nothing does."""
+    # First match wins: what hides the later rows stands above them.
     settings = replica.fact("settings") or {}
     lag = receive_lag(primary, replica)
     behind = replay_lag(primary, replica)

@@ -56,7 +56,7 @@ SELECT json_build_object(
 """
 _LIBRARY_DIRECTORY = "(SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR')"
 _PRELOAD_IN_FILES = """(SELECT setting FROM pg_file_settings
-      WHERE name = 'shared_preload_libraries' AND error IS NULL ORDER BY seqno DESC LIMIT 1)"""
+      WHERE name = 'shared_preload_libraries' ORDER BY seqno DESC LIMIT 1)"""
 
 
 def readiness(target: Target, facts: dict[str, Any]) -> dict[str, Any]:
