@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes, unfit_reasons
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import REQUIREMENTS, Wishes, unfit_reasons
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import CHECKS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import plan_failover
@@ -39,7 +39,7 @@ def test_every_check_has_its_pair_and_every_pair_its_check() -> None:
     assert sorted(pair.code for pair in PAIRS) == sorted(check.code for check in CHECKS)
     primary, replica = healthy().members[:2]
     table = [code for code, _reason in unfit_reasons(primary, replica, primary, Wishes())]
-    assert [pair.code for pair in CANDIDATE_PAIRS] == table
+    assert [pair.code for pair in CANDIDATE_PAIRS] == table == list(REQUIREMENTS)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.code)
