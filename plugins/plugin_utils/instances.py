@@ -87,7 +87,9 @@ def look(
             jobs[name] = Job(target, "look", {**instance_params(variables, look_timeout_s), "readiness": readiness})
     # Instances of one host are looked at one after the other, and one that hangs uses up its whole time.
     on_one_host = max(Counter(job.target.key for job in jobs.values()).values(), default=1)
-    outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, (look_timeout_s + 1) * on_one_host)
+    # Beside the answers: readiness asks a second question, of 5 s at most, and walks through directories for 2 s.
+    each_s = look_timeout_s + (10 if readiness else 1)
+    outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, each_s * on_one_host)
     observations = []
     for name, variables in known.items():
         outcome = outcomes.get(name)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import REQUIREMENTS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import CHECKS
 
 _HEAD = """# What a failover checks
@@ -13,7 +14,15 @@ Made from the table in `plugins/module_utils/decide/checks.py` by `script/docs`;
 
 Every row is a pure function of facts. The rehearsal (`--check`), the plan, and the second look under the lock run the same
 rows. A finding of level *refuse* stops its herd and no other; *warn* is shown. *acceptable* means that an operator may go on in
-spite of it with `-e accept=CODE`; what was accepted is part of the plan id.
+spite of it with `-e accept=CODE`; what was accepted is part of the plan id. Titles in quotation marks are sections of PostgreSQL's
+documentation; ✱ marks what was seen in an experiment.
+"""
+
+_CANDIDATES = """## Why a replica is no candidate
+
+The plan shows, beside each replica that is not the candidate, the first of these that does not hold, in this order. Where
+none is fit, the herd is refused with NO_CANDIDATE.
+
 """
 
 
@@ -27,6 +36,7 @@ def page() -> str:
             f"- level: {level}\n- asked while: {', '.join(check.stages)}\n- reads: {check.reads}\n- why: {check.why}\n"
             f"- next step: {check.next_step}\n"
         )
+    lines.append(_CANDIDATES + "\n".join(f"- {code}: {wanted}" for code, wanted in REQUIREMENTS.items()) + "\n")
     return "\n".join(lines)
 
 

@@ -61,6 +61,28 @@ class Wishes:
         return bool(self.dead) or self.fence
 
 
+#: What a candidate of a planned failover has to be, by the code of the reason it is rejected for when it is not.
+REQUIREMENTS = {
+    "UNREACHABLE": "its host answers",
+    "DETACHED": "it is not recorded as detached (promoted for a diagnosis)",
+    "NOT_RUNNING": "PostgreSQL runs",
+    "NOT_IN_RECOVERY": "it is in recovery",
+    "NOT_STREAMING": "its WAL receiver streams",
+    "WRONG_UPSTREAM": "it streams from the upstream on record",
+    "CASCADED": "it streams from the primary itself, or it would not see that the primary's last record was the last",
+    "REPLAY_PAUSED": "its replay is not paused",
+    "RECOVERY_TARGET": "it has no recovery target",
+    "APPLY_DELAY": "recovery_min_apply_delay is 0, or that it is not was accepted",
+    "TIMELINE_PINNED": "recovery_target_timeline is latest",
+    "BASE_BACKUP": "no base backup is being taken from it",
+    "LAG_UNKNOWN": "its distance from the primary is known",
+    "RECEIVE_LAG": "it has received all but max_receive_lag bytes",
+    "REPLAY_LAG": "it has replayed all but max_replay_lag bytes: having received them is not enough",
+    "DISK_LOW": "min_free bytes are free on its disk",
+    "LEFT_DATACENTER": "it does not stand in the data center that is to be left",
+}
+
+
 @dataclass(frozen=True)
 class Rejection:
     """Why a member is not the candidate."""
@@ -97,14 +119,15 @@ def replay_lag(primary: Member, replica: Member) -> int | None:
 
 def unfit(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> Rejection | None:
     """The first reason for which this member cannot be promoted in a planned failover; None when it can."""
-    for code, reason in _unfit_reasons(primary, replica, upstream, wishes):
+    for code, reason in unfit_reasons(primary, replica, upstream, wishes):
         if reason:
             return Rejection(code, replica.name, reason)
     return None
 
 
-def _unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> list[tuple[str, Any]]:
-    # A table, first match wins: what hides the later rows stands above them.
+def unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wishes: Wishes) -> list[tuple[str, Any]]:
+    """Every code with what speaks against this member, or with something false where nothing does."""
+    # First match wins: what hides the later rows stands above them.
     settings = replica.fact("settings") or {}
     lag = receive_lag(primary, replica)
     behind = replay_lag(primary, replica)

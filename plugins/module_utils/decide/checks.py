@@ -370,8 +370,8 @@ CHECKS: tuple[Check, ...] = (
         REFUSE,
         "The primary archives its WAL",
         "pg_stat_archiver: the last failure is newer than the last success",
-        "A stop waits while the archiver tries again, and what is not archived by then is missing from every "
-        'restore across this moment ("Continuous Archiving").',
+        "A stop takes 3 s longer, in which the archiver tries again in vain ✱; and what is not archived by then is missing "
+        'from every restore across this moment ("Continuous Archiving").',
         "Repair archive_command, see pg_stat_archiver.",
         findings_work.archive_failing,
         acceptable=True,
@@ -381,7 +381,8 @@ CHECKS: tuple[Check, ...] = (
         REFUSE,
         "Little WAL waits to be archived",
         "pg_wal/archive_status/*.ready of the primary",
-        "Before it ends, the archiver works through all of it, and the stop waits for that.",
+        "Before it ends, the archiver works through all of it, and the stop waits for that: ten files of a second each "
+        "are ten seconds in which nobody can write ✱.",
         "Wait until it has caught up, or raise max_archive_backlog.",
         findings_work.archive_backlog,
         acceptable=True,

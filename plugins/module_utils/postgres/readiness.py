@@ -24,6 +24,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target impo
 
 # A data directory may hold millions of files: better a number that says "at least" than a plan that waits for it.
 _WALK_S = 2.0
+# The server has answered a longer question a moment ago.
+_ANSWER_S = 5.0
 _INIT_FORK = re.compile(r"([0-9]+)_init\Z")
 
 # Works on 13 to 18. pg_config and pg_file_settings are for superusers, and fail the whole statement for anybody else;
@@ -56,7 +58,7 @@ SELECT json_build_object(
 """
 _LIBRARY_DIRECTORY = "(SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR')"
 _PRELOAD_IN_FILES = """(SELECT setting FROM pg_file_settings
-      WHERE name = 'shared_preload_libraries' AND error IS NULL ORDER BY seqno DESC LIMIT 1)"""
+      WHERE name = 'shared_preload_libraries' ORDER BY seqno DESC LIMIT 1)"""
 
 
 def observe_readiness(target: Target) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def readiness(target: Target, facts: dict[str, Any]) -> dict[str, Any]:
     if facts["status"] != "running" or facts["sql_error"]:
         return found
     try:
-        answer = json.loads(query(address_of(facts), _statement(facts), target.timeout))
+        answer = json.loads(query(address_of(facts), _statement(facts), min(target.timeout, _ANSWER_S)))
     except (SqlError, OperatorError, json.JSONDecodeError) as error:
         found["sql_error"] = str(error)
         return found
@@ -99,7 +101,7 @@ def readiness(target: Target, facts: dict[str, Any]) -> dict[str, Any]:
     found.update(
         standby_name=standby_name(settings) if facts["superuser"] else None,
         full_page_writes=settings.get("full_page_writes") == "on",
-        preload=_preload(answer),
+        preload=_preload(answer, target.data_directory),
         icu=answer["icu"],
         databases=answer["databases"],
     )
@@ -126,7 +128,7 @@ def standby_name(settings: dict[str, str]) -> str | None:
     return named or settings.get("cluster_name") or "walreceiver"
 
 
-def _preload(answer: dict[str, Any]) -> dict[str, Any] | None:
+def _preload(answer: dict[str, Any], data_directory: str) -> dict[str, Any] | None:
     """What the next start loads: all of it, and what of it is not on disk."""
     loaded = answer["settings"].get("shared_preload_libraries")
     if loaded is None or answer["library_directory"] is None:
@@ -134,17 +136,19 @@ def _preload(answer: dict[str, Any]) -> dict[str, Any] | None:
     wanted = answer["preload_in_files"] if answer["preload_in_files"] is not None else loaded
     libraries = [name for name in (part.strip().strip('"') for part in wanted.split(",")) if name]
     path = answer["settings"].get("dynamic_library_path") or "$libdir"
-    missing = [name for name in libraries if not _on_disk(name, path, answer["library_directory"])]
+    missing = [name for name in libraries if not _on_disk(name, path, answer["library_directory"], data_directory)]
     return {"libraries": sorted(libraries), "missing": sorted(missing)}
 
 
-def _on_disk(name: str, path: str, library_directory: str) -> bool:
+def _on_disk(name: str, path: str, library_directory: str, data_directory: str) -> bool:
     """As the server looks for it ("Shared Library Preloading", dynamic_library_path)."""
     directories = [""] if "/" in name else [part for part in path.split(":") if part]
     for directory in directories:
         full = os.path.join(directory, name) if directory else name
         if full.startswith("$libdir"):
             full = library_directory + full[len("$libdir") :]
+        # The server's working directory.
+        full = os.path.join(data_directory, full)
         if os.path.exists(full) or os.path.exists(full + ".so"):
             return True
     return False

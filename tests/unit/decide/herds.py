@@ -21,9 +21,33 @@ _SETTINGS = {
     "max_wal_senders": 10,
     "max_prepared_transactions": 0,
     "max_locks_per_transaction": 64,
+    "max_replication_slots": 10,
+    "wal_log_hints": True,
+    "data_checksums": True,
+    "archive_mode": "on",
+    "archive_command_set": True,
+    "synchronous_standby_names": "",
     "recovery_min_apply_delay": 0,
     "recovery_target_timeline": "latest",
     "recovery_target_lsn": "",
+}
+
+_READINESS = {
+    "managers": [],
+    "autostart": [],
+    "glibc": "2.36",
+    "icu": "153.120",
+    "databases": [{"name": "app", "provider": "c", "locale": "en_US.UTF-8", "recorded": "2.36", "actual": "2.36"}],
+    "archive_ready": 0,
+    "archiver": {"failing": False, "failed_count": 3, "last_failed_wal": None, "last_failed_age_s": None},
+    "unlogged": {"relations": 0, "bytes": 0, "complete": True},
+    "transactions": [],
+    "prepared": {"count": 0, "oldest_s": None},
+    "backup_sessions": [],
+    "preload": {"libraries": ["pg_stat_statements"], "missing": []},
+    "standby_name": "walreceiver",
+    "full_page_writes": True,
+    "sql_error": None,
 }
 
 
@@ -58,14 +82,20 @@ def facts(role: str, upstream: str | None = None, position: str = "0/5000060") -
             "status": "streaming",
             "receiver_timeline": 1,
         },
+        "superuser": True,
         "replicas": [],
         "clients": 0,
+        "slots": [],
+        "pending_restart": [],
+        "config_errors": [],
+        "next_start": {},
         "settings": dict(_SETTINGS),
         "control": {"state": "in production" if primary else "in archive recovery"},
         "disk": {"free_bytes": 10**10},
         "base_backup_running": False,
         "programs": {"psql": "/b/psql", "pg_ctl": "/b/pg_ctl", "pg_controldata": "/b/c", "pg_waldump": "/b/w"},
         "operation": None,
+        "readiness": {**copy.deepcopy(_READINESS), "unlogged": _READINESS["unlogged"] if primary else None},
     }
 
 
@@ -82,6 +112,8 @@ def member(server: str, role: str = "replica", upstream_server: str | None = "ch
         upstream=f"trading_prod@{upstream_server}" if upstream else None,
         facts=facts(role, upstream),
     )
+    assert one.facts is not None
+    one.facts["readiness"]["standby_name"] = server
     return replace(one, **changes)
 
 

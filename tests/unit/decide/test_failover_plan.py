@@ -10,12 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import CHECKS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Operation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import (
     add_rehearsal,
@@ -32,15 +30,14 @@ from .herds import (
     NEAR,
     PRIMARY,
     claimed,
-    dns,
     healthy,
     member,
     promoted,
     stopped,
     unreachable,
     with_fact,
-    with_member,
 )
+from .pairs import armed_and_stopped
 
 
 def plan(herd: Herd, confirm: str = "", **wishes: Any) -> dict[str, Any]:
@@ -53,10 +50,6 @@ def codes(document: dict[str, Any]) -> set[str]:
 
 def actions(document: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
     return {move["name"]: (move["action"], move["upstream"]) for move in document["moves"]}
-
-
-def armed_and_stopped(herd: Herd) -> Herd:
-    return with_fact(stopped(herd, PRIMARY), PRIMARY, ["standby.signal"], "signal_files")
 
 
 def test_a_healthy_herd_goes_to_the_other_data_center() -> None:
@@ -77,77 +70,6 @@ def test_a_healthy_herd_goes_to_the_other_data_center() -> None:
     }
     assert decided["runners_up"][0]["name"] == NEAR
     assert "another data center" in decided["runners_up"][0]["reason"]
-
-
-REFUSED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
-    "OPERATION_HELD": (lambda: healthy(held="ada on ops1 since 03:00"), {}),
-    "REGISTRY_LOST": (lambda: healthy(registry_error="connection refused"), {}),
-    "HERD_ON_HOLD": (lambda: healthy(hold_reason="migration"), {}),
-    "MEMBER_MISSING": (lambda: healthy(missing=("trading_prod@nyc-db9",)), {}),
-    "INTERRUPTED_UNCLEAR": (lambda: claimed(stopped(healthy(), PRIMARY), (PRIMARY, FAR)), {}),
-    "PRIMARY_MISMATCH": (lambda: promoted(stopped(healthy(), PRIMARY), FAR), {}),
-    "SPLIT_BRAIN": (lambda: promoted(healthy(), FAR), {}),
-    "NO_PRIMARY": (lambda: stopped(healthy(), PRIMARY), {}),
-    "MEMBER_UNREACHABLE": (lambda: unreachable(healthy(), NEAR), {}),
-    "OTHER_CLUSTER": (lambda: with_fact(healthy(), NEAR, "7999", "system_identifier"), {}),
-    "OTHER_MAJOR": (lambda: with_fact(healthy(), NEAR, 14, "major"), {}),
-    "WRONG_SERVER": (lambda: with_fact(healthy(), FAR, "port 5432 is /srv/other", "identity_problem"), {}),
-    "NO_ANSWER": (lambda: with_fact(healthy(), NEAR, "timed out", "sql_error"), {}),
-    "NO_CANDIDATE": (lambda: healthy(members=(member("chi-db1", "primary"),)), {}),
-    "FOLLOWER_PINNED": (
-        lambda: with_fact(healthy(), NEAR, "1", "settings", "recovery_target_timeline"),
-        {},
-    ),
-    "STANDBY_SETTINGS": (lambda: with_fact(healthy(), PRIMARY, 50, "settings", "max_connections"), {}),
-    "DNS_REFUSED": (lambda: healthy(dns=dns(error="DNS_KEY_REFUSED", reason="refused")), {}),
-    "DNS_CHANGED": (lambda: healthy(dns=dns("192.0.2.7")), {}),
-    "DNS_NO_TARGET": (lambda: with_member(healthy(), FAR, address="nyc-db1"), {}),
-    "DNS_SILENT": (
-        lambda: healthy(dns=dns(servers=[{"server": "ns2", "values": [], "error": "timed out"}])),
-        {},
-    ),
-    "PROGRAM_MISSING": (lambda: with_fact(healthy(), FAR, None, "programs", "pg_waldump"), {}),
-    "LOGICAL_SLOTS": (
-        lambda: with_fact(healthy(), PRIMARY, [{"name": "etl", "type": "logical"}], "slots"),
-        {},
-    ),
-    "SYNC_STANDBYS": (lambda: with_fact(healthy(), FAR, "nyc", "settings", "synchronous_standby_names"), {}),
-    "CANDIDATE_UNKNOWN": (healthy, {"candidate": "elsewhere"}),
-}
-
-WARNED: dict[str, tuple[Callable[[], Herd], dict[str, Any]]] = {
-    "MEMBER_STOPPED": (lambda: stopped(healthy(), NEAR, "shut down in recovery"), {}),
-    "NO_VHOST": (lambda: healthy(vhost=None, dns=None), {}),
-    "DNS_SKIPPED": (healthy, {"dns": "skip"}),
-    "DNS_TTL_LONG": (lambda: healthy(dns=dns(ttl=3600)), {}),
-    "MEMBER_LEFT": (
-        lambda: unreachable(promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, FAR))), FAR), NEAR),
-        {},
-    ),
-    "PRIMARY_ARMED": (lambda: with_fact(healthy(), PRIMARY, ["standby.signal"], "signal_files"), {}),
-    "BINARY_DIFFERS": (lambda: with_fact(healthy(), NEAR, "15.19", "binary_version"), {}),
-}
-
-
-@pytest.mark.parametrize("code", sorted(REFUSED))
-def test_what_must_be_refused_is(code: str) -> None:
-    build, wishes = REFUSED[code]
-    decided = plan(build(), **wishes)
-    assert decided["outcome"] == "refuse"
-    assert code in codes(decided)
-    assert all(verdict["reason"] for verdict in decided["verdicts"])
-
-
-@pytest.mark.parametrize("code", sorted(WARNED))
-def test_what_must_be_shown_is_but_stops_nothing(code: str) -> None:
-    build, wishes = WARNED[code]
-    decided = plan(build(), **wishes)
-    assert decided["outcome"] == "go"
-    assert codes(decided) == {code}
-
-
-def test_every_check_of_the_table_is_tested_both_ways() -> None:
-    assert {check.code for check in CHECKS} <= set(REFUSED) | set(WARNED)
 
 
 def test_an_accepted_refusal_is_a_warning_and_part_of_the_id() -> None:
@@ -202,27 +124,6 @@ def test_the_operator_may_name_the_candidate_by_server() -> None:
     assert plan(healthy(), candidate="chi-db2")["target"] == NEAR
 
 
-@pytest.mark.parametrize(
-    ("code", "value", "path"),
-    [
-        ("REPLAY_PAUSED", True, ("replay_paused",)),
-        ("APPLY_DELAY", 60000, ("settings", "recovery_min_apply_delay")),
-        ("RECOVERY_TARGET", "0/99", ("settings", "recovery_target_lsn")),
-        ("NOT_STREAMING", None, ("upstream", "status")),
-        ("WRONG_UPSTREAM", "10.99.0.1", ("upstream", "host")),
-        ("BASE_BACKUP", True, ("base_backup_running",)),
-        ("DISK_LOW", 10, ("disk", "free_bytes")),
-        ("REPLAY_LAG", "0/100", ("positions", "replayed")),
-        ("RECEIVE_LAG", "0/100", ("positions", "received")),
-        ("LAG_UNKNOWN", None, ("positions", "received")),
-    ],
-)
-def test_an_unfit_replica_loses_and_the_reason_is_shown(code: str, value: Any, path: tuple[str, ...]) -> None:
-    decided = plan(with_fact(healthy(), FAR, value, *path))
-    assert decided["target"] == NEAR
-    assert code in {lost["code"] for lost in decided["runners_up"] if lost["name"] == FAR}
-
-
 def test_a_replica_behind_on_replay_only_is_no_candidate() -> None:
     # Users of other tools were switched to replicas that had received everything and were 15 minutes behind on replay.
     herd = with_fact(healthy(), FAR, "0/100", "positions", "replayed")
@@ -275,15 +176,6 @@ def test_nothing_is_done_already_beside_a_second_writable_member() -> None:
     herd = promoted(claimed(healthy(), (FAR,), closed="done"), FAR)
     decided = plan(herd)
     assert decided["outcome"] == "refuse" and "SPLIT_BRAIN" in codes(decided)
-
-
-@pytest.mark.parametrize(
-    ("names", "refused"),
-    [("*", False), ("ANY 1 (*)", False), ("ANY 3 (*)", True), ("FIRST 1 (nyc)", True), ("nyc", True), ("", False)],
-)
-def test_synchronous_standbys_must_be_there(names: str, refused: bool) -> None:
-    decided = plan(with_fact(healthy(), FAR, names, "settings", "synchronous_standby_names"))
-    assert ("SYNC_STANDBYS" in codes(decided)) == refused
 
 
 def test_followers_slots_are_reserved() -> None:
@@ -381,10 +273,6 @@ def test_without_the_registry_a_live_claim_on_a_host_holds_the_herd() -> None:
     for free in ({"takeover": True}, {"token": 3}):
         assert "OPERATION_HELD" not in codes(plan(herd, without_registry=True, **free))
     assert "OPERATION_HELD" not in codes(plan(replace(herd, now=60.0), without_registry=True))
-
-
-def test_no_two_codes_are_alike() -> None:
-    assert len({check.code for check in CHECKS}) == len(CHECKS)
 
 
 _FACTS = st.sampled_from(
