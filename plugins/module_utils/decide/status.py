@@ -42,6 +42,8 @@ def herd_status(herd: Herd, whole: bool, max_lag: int, records: Mapping[str, Rec
         "protected": herd.protected,
         "vhost": herd.vhost,
         "hold_reason": herd.hold_reason,
+        "hold_by": herd.hold_by,
+        "hold_since": herd.hold_since,
         "whole": whole,
         "primary": primary.name if primary else None,
         "level": worst(problems),
@@ -169,7 +171,7 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
             "If its run is dead, run the same command again.",
         )
     if herd.hold_reason:
-        yield Verdict("HERD_ON_HOLD", WARN, herd.name, f"on hold: {herd.hold_reason}", "")
+        yield Verdict("HERD_ON_HOLD", WARN, herd.name, f"on hold: {herd.hold}", "elephaas.herd.release takes it off.")
     if whole:
         yield from _dr_problems(herd)
 
