@@ -5,24 +5,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
-from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import leads_of, plan_herds
+from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import herds_held, leads_of, plan_herds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import (
-    REGISTRY_ARGUMENT_SPEC,
-    open_registry,
-)
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC
 
 
 class ActionModule(RegistryAction):
@@ -59,7 +50,9 @@ class ActionModule(RegistryAction):
             tuple(code.strip() for code in params["accept"].split(",") if code.strip()),
             params["without_registry"],
         )
-        held, lost = ({}, "") if params["without_registry"] else _ask_registry(params, leads, hostvars)
+        held, lost = (
+            ({}, "") if params["without_registry"] else herds_held(params["registry"], params["verb"], leads, hostvars)
+        )
         plans = plan_herds(
             leads,
             request,
@@ -71,30 +64,3 @@ class ActionModule(RegistryAction):
             lost,
         )
         return {"changed": False, "plans": plans}
-
-
-def _ask_registry(
-    params: dict[str, Any], leads: Mapping[str, str], hostvars: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, str], str]:
-    """By herd, why no operation may begin on it now; and why the registry cannot be asked at all."""
-    held: dict[str, str] = {}
-    try:
-        with open_registry(params["registry"], writing=True) as (connection, schema):
-            require_current(connection, schema)
-            for group, lead in leads.items():
-                request = {
-                    "herd": plain(hostvars[lead]["elephaas_herd"]),
-                    "environment": plain(hostvars[lead]["elephaas_environment"]),
-                    "verb": params["verb"],
-                    "operator": "",
-                    "holder": this_holder(os.getppid()),
-                }
-                try:
-                    operations.begin(connection, schema, request, check_mode=True)
-                except OperatorError as error:
-                    if error.code not in ("OPERATION_HELD", "HERD_ON_HOLD", "OPERATION_OPEN", "HERD_UNKNOWN"):
-                        raise
-                    held[group] = error.reason
-    except OperatorError as error:
-        return held, f"{error.reason} [{error.code}]"
-    return held, ""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import open_registry
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.schema import require_current
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.lease import end_lease, take_lease
 from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome
 
 #: States after which an instance is online, or not.
@@ -143,24 +143,18 @@ class Conductor:
         return {"herd": self.herd, "environment": self.environment, "lease_s": self.lease_s, **more}
 
     def _begin(self) -> int:
-        if self.registry is None:
-            return int(self.plan["token_floor"]) + 1
-        with open_registry(self.registry, writing=True) as (connection, schema):
-            require_current(connection, schema)
-            begun = operations.begin(
-                connection,
-                schema,
-                self._request(
-                    verb=self.plan["verb"],
-                    plan_id=self.plan_id,
-                    operator=self.operator,
-                    plan={"steps": self.plan["steps"], "mode": self.plan["mode"]},
-                    token_floor=self.plan["token_floor"],
-                    holder=self.holder,
-                    awx=self.awx,
-                ),
-            )
-        return int(begun["operation"]["token"])
+        return take_lease(
+            self.registry,
+            self._request(
+                verb=self.plan["verb"],
+                plan_id=self.plan_id,
+                operator=self.operator,
+                plan={"steps": self.plan["steps"], "mode": self.plan["mode"]},
+                token_floor=self.plan["token_floor"],
+                holder=self.holder,
+                awx=self.awx,
+            ),
+        )
 
     def _renew(self, token: int, progress: Progress) -> str:
         """A sign of life between two turns; why this run has to stop here, when another one has taken over.
@@ -196,11 +190,4 @@ class Conductor:
 
     def _close(self, token: int, **end: t.Any) -> str:
         """Put the end on record; why that could not be done, empty when it was."""
-        if self.registry is None:
-            return ""
-        try:
-            with open_registry(self.registry, writing=True) as (connection, schema):
-                operations.finish(connection, schema, self._request(token=token, **end))
-        except OperatorError as error:
-            return error.reason
-        return ""
+        return end_lease(self.registry, self._request(token=token, **end))

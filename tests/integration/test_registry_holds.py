@@ -63,11 +63,14 @@ def test_a_hold_says_who_and_why_until_it_is_released(registry: Any, server: Ser
     (replaced,) = settle(registry, "held", TRADING, reason=HOSTILE, replace=True, operator="bob")
     assert (replaced["outcome"], replaced["before"]["reason"]) == ("replaced", "disk")
     released = settle(registry, "released", TRADING, BOOK, operator="eve")
-    assert [(row["outcome"], row["before"]["reason"]) for row in released] == [("released", HOSTILE), ("released", "disk")]
-    assert outcomes(settle(registry, "released", TRADING)) == ["unchanged"]
-    assert query(registry, "SELECT count(*) FROM ele_herd WHERE num_nonnulls(hold_reason, hold_by, hold_since) > 0") == [
-        (0,)
+    assert [(row["outcome"], row["before"]["reason"]) for row in released] == [
+        ("released", HOSTILE),
+        ("released", "disk"),
     ]
+    assert outcomes(settle(registry, "released", TRADING)) == ["unchanged"]
+    assert query(
+        registry, "SELECT count(*) FROM ele_herd WHERE num_nonnulls(hold_reason, hold_by, hold_since) > 0"
+    ) == [(0,)]
     with transaction(registry, "utility", keep=False) as cursor:
         history = operations.history(cursor, [], ["trading"], 20)
     assert [(one["verb"], one["operator"], one["state"], one["token"]) for one in history] == [

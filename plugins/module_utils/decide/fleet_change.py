@@ -196,7 +196,9 @@ def in_use(
         key = tuple(change["key"])
         if key[:2] in held and _moves(change):
             owner = names.herd_name(key[1], key[0])
-            problems.append(f"{change['name']} would be {_DONE[change['action']]} and herd {owner} is on hold: {held[key[:2]]}")
+            problems.append(
+                f"{change['name']} would be {_DONE[change['action']]} and herd {owner} is on hold: {held[key[:2]]}"
+            )
             continue
         if change["kind"] == "herd" and change["action"] == "remove" and key in busy:
             problems.append(f"herd {change['name']} would be removed and has an open operation")

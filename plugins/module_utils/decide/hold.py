@@ -8,7 +8,7 @@ A I(hold) is {"reason", "by", "since"}, the last two null where nobody knows the
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.words import CONTROL_CHARACTERS
@@ -25,7 +25,7 @@ def hold_of(reason: str | None, by: str | None, since: str | None) -> Hold | Non
     return {"reason": reason, "by": by, "since": since} if reason else None
 
 
-def hold_text(hold: Hold) -> str:
+def hold_text(hold: Mapping[str, str | None]) -> str:
     """The reason with who and when, as far as that is known: disk is replaced (ada, since 2026-01-31 09:12 UTC)."""
     since = f"since {_minute(hold['since'])}" if hold["since"] else ""
     known = ", ".join(part for part in (hold["by"], since) if part)

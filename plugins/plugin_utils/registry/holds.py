@@ -72,6 +72,9 @@ def settle_holds(
                     error=f"It is on hold already: {hold_text(before)}. {NEXT_STEP}"
                     " To put your reason in its place: -e replace=true.",
                 )
+            elif outcome != UNCHANGED and check_mode:
+                # A rehearsal writes nothing that it would undo: the history's numbers would move on all the same.
+                row["hold"] = hold_of(reason if state == "held" else None, operator, None)
             elif outcome != UNCHANGED:
                 row["hold"] = _write(cursor, record["herd_id"], reason if state == "held" else None, operator)
                 detail = {key: row[key] for key in ("hold", "before")}

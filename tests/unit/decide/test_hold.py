@@ -75,7 +75,7 @@ def test_what_was_done_is_told() -> None:
     assert "a failover by bob, begun 2026-01-31 10:00 UTC, is not finished" in said(
         outcome="held", hold=MINE, operation=running
     )
-    rows = [{"name": "a_prod", "hold": MINE}, {"name": "b_prod", "hold": None}]
+    rows: list[dict[str, Any]] = [{"name": "a_prod", "hold": MINE}, {"name": "b_prod", "hold": None}]
     assert hold_lines(rows) == "a_prod: disk is replaced\nb_prod: (not on hold)\n"
 
 
