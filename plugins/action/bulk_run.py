@@ -19,6 +19,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import le
 from ansible_collections.elephaas.herd.plugins.plugin_utils.conduct import Conductor
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered, instance_params
+from ansible_collections.elephaas.herd.plugins.plugin_utils.lease import Lease
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import (
     RegistryAction,
     awx_facts,
@@ -87,17 +88,19 @@ class ActionModule(RegistryAction):
         done = Conductor(
             plan=plan,
             plan_id=params["plan_id"],
-            herd=plain(lead["elephaas_herd"]),
-            environment=plain(lead["elephaas_environment"]),
+            lease=Lease(
+                registry=None if params["without_registry"] else params["registry"],
+                herd=plain(lead["elephaas_herd"]),
+                environment=plain(lead["elephaas_environment"]),
+                operator=operator_name(params["operator"], task_vars),
+                awx=awx_facts(task_vars),
+                # This is a worker that ends with the task; what holds the lease is the run that forked it.
+                holder=this_holder(os.getppid()),
+                lease_s=params["lease_s"],
+            ),
             servers={step["name"]: plain(hostvars[step["name"]]["elephaas_server"]) for step in plan["steps"]},
             job=job,
             run=lambda jobs: run_jobs(jobs, context, params["timeout"], limit_s),
-            registry=None if params["without_registry"] else params["registry"],
-            operator=operator_name(params["operator"], task_vars),
-            awx=awx_facts(task_vars),
-            # This is a worker that ends with the task; what holds the lease is the run that forked it.
-            holder=this_holder(os.getppid()),
-            lease_s=params["lease_s"],
             takeover=params["takeover"],
             changes=changes,
         ).carry_out()

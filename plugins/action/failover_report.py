@@ -31,11 +31,13 @@ class ActionModule(ControllerAction):
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         hostvars = task_vars["hostvars"]
-        outcomes = [
-            _outcome(hostvars[name], self.check_mode)
-            for name in params["hosts"]
-            if "failover_decided" in hostvars[name]
-        ]
+        outcomes = []
+        for name in params["hosts"]:
+            variables = hostvars[name]
+            plan = ((variables.get("failover_plans") or {}).get("plans") or {}).get(variables["elephaas_herd_group"])
+            # A former lead that left the herd to its lead was planned under that one's name.
+            if plan and name == plan["lead"]:
+                outcomes.append(_outcome(variables, plan, self.check_mode))
         Display().display("\n" + "\n".join(text.outcome_lines(outcomes)))
         if params["output_file"]:
             write_private_json(params["output_file"], {"outcomes": outcomes})
@@ -43,12 +45,16 @@ class ActionModule(ControllerAction):
         return {"outcomes": json.loads(json.dumps(outcomes)), "unfinished": unfinished, "changed": False}
 
 
-def _outcome(variables: Mapping[str, Any], rehearsal: bool) -> dict[str, Any]:
-    plan = variables["failover_decided"].get("plan")
+def _outcome(variables: Mapping[str, Any], plan: Mapping[str, Any], rehearsal: bool) -> dict[str, Any]:
     gate = variables.get("failover_gate") or {}
-    row = {"herd": str(variables["elephaas_herd_group"]), "plan_id": gate.get("plan_id"), "gap_s": None}
-    if plan is None:
-        return {**row, "outcome": "refused", "reason": str(variables["failover_decided"].get("msg"))}
+    row = {
+        "herd": str(variables["elephaas_herd_group"]),
+        "plan_id": gate.get("plan_id"),
+        "source": plan["source"],
+        "target": plan["target"],
+        "gap_s": None,
+        "loss": plan["loss"],
+    }
     if plan["outcome"] == DONE:
         return {**row, "outcome": "already done", "reason": plan["why"]}
     if plan["outcome"] != GO:
@@ -56,16 +62,17 @@ def _outcome(variables: Mapping[str, Any], rehearsal: bool) -> dict[str, Any]:
         return {**row, "outcome": "refused", "reason": ", ".join(sorted(set(codes)))}
     if rehearsal:
         return {**row, "outcome": "rehearsed", "reason": f"{plan['source']} -> {plan['target']}"}
-    ended = variables.get("failover_outcome")
+    ended = variables.get("failover_ended")
     if not ended:
         return {**row, "outcome": "incomplete", "reason": "the run did not get to its end; run the same command again"}
+    operation = (variables.get("failover_settled") or {}).get("operation") or {}
     # Only the run that stopped and promoted can tell how long there was no primary: a waiter that was armed on a stopped
-    # one has not seen it go. From its own result, where numbers are numbers.
-    whole = plan["stage"] == SWITCH
-    waiter = (whole and (variables.get("failover_promoted") or {}).get("waiter")) or {}
+    # one has not seen it go.
+    waiter = (operation.get("waiter") or {}) if plan["stage"] == SWITCH else {}
     return {
         **row,
         "outcome": ended["outcome"],
         "reason": ended["reason"].strip(),
         "gap_s": waiter.get("seconds_without_primary"),
+        "phases": operation.get("phases") or {},
     }

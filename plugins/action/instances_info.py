@@ -18,6 +18,7 @@ class ActionModule(ControllerAction):
         "instances": {"type": "list", "elements": "str"},
         "timeout": {"type": "float", "default": 5.0},
         "look_timeout": {"type": "float", "default": 10.0},
+        "readiness": {"type": "bool", "default": False},
     }
 
     def work(self, params: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -30,6 +31,7 @@ class ActionModule(ControllerAction):
             self._play_context,
             params["timeout"],
             params["look_timeout"],
+            params["readiness"],
         )
         seen = sum(1 for observation in observations if observation["reachable"])
         return {

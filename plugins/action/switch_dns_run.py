@@ -20,6 +20,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.options import D
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.prepared import Prepared
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.repoint import Updater
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered
+from ansible_collections.elephaas.herd.plugins.plugin_utils.lease import Lease
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import (
     RegistryAction,
     awx_facts,
@@ -27,7 +28,6 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action impo
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.lease import end_lease, take_lease
 
 
 class ActionModule(RegistryAction):
@@ -60,40 +60,30 @@ class ActionModule(RegistryAction):
         began = time.monotonic()
         hostvars = Remembered(task_vars["hostvars"])
         lead = hostvars[task_vars["inventory_hostname"]]
-        registry = None if params["without_registry"] else params["registry"]
-        herd = {
-            "herd": plain(lead["elephaas_herd"]),
-            "environment": plain(lead["elephaas_environment"]),
-            "lease_s": params["lease_s"],
-        }
-        token = take_lease(
-            registry,
-            {
-                **herd,
-                "verb": plan["verb"],
-                "plan_id": params["plan_id"],
-                "operator": operator_name(params["operator"], task_vars),
-                "plan": {"primary": plan["primary"], "dns": plan["dns"]},
-                "token_floor": plan["token_floor"],
-                "holder": this_holder(os.getppid()),
-                "awx": awx_facts(task_vars),
-            },
+        lease = Lease(
+            registry=None if params["without_registry"] else params["registry"],
+            herd=plain(lead["elephaas_herd"]),
+            environment=plain(lead["elephaas_environment"]),
+            operator=operator_name(params["operator"], task_vars),
+            awx=awx_facts(task_vars),
+            # This is a worker that ends with the task; what holds the lease is the run that forked it.
+            holder=this_holder(os.getppid()),
+            lease_s=params["lease_s"],
         )
-
-        def close(outcome: str, **detail: Any) -> str:
-            return end_lease(registry, {**herd, "token": token, "outcome": outcome, "detail": detail})
-
+        shown = {"primary": plan["primary"], "dns": plan["dns"]}
+        token = lease.begin(plan["verb"], params["plan_id"], int(plan["token_floor"]), shown)
         try:
             self._decide_again(params, hostvars, task_vars["inventory_hostname"])
             prepared = _prepare(params)
         except OperatorError as error:
-            close("refused", code=error.code, reason=error.reason)
+            lease.close(token, "refused", detail={"code": error.code, "reason": error.reason})
             raise
         failure = _send(prepared, params["wait_s"])
         result = prepared.result()
         told = done_text(plan["dns"], prepared.confirmed_at or time.time()) if prepared.applied else []
         detail = {key: result[key] for key in ("record", "type", "before", "after", "servers")}
-        unrecorded = close("failed" if failure else "done", did=told, **detail, **(failure or {}))
+        detail.update(did=told, **(failure or {}))
+        unrecorded = lease.close(token, "failed" if failure else "done", detail=detail)
         return _outcome(plan, result, told, failure, unrecorded, time.monotonic() - began)
 
     def _decide_again(self, params: dict[str, Any], hostvars: Remembered, name: str) -> None:

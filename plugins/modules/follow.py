@@ -27,11 +27,14 @@ options:
       - V(following) starts or reloads it, and waits until it streams from the upstream.
       - V(prepared) writes signal file and settings only, of a running primary or of a stopped instance.
       - V(absent) takes V(prepared) back, as long as the instance has not been restarted since.
+      - V(isolated) clears C(primary_conninfo) of a running replica, and waits until nothing is received or replayed any more, so
+        that the replicas of a lost primary can be compared. The settings are kept beside the operation's token, for V(following).
+      - V(held) writes C(standby.signal) into a stopped instance, whose next start is read-only then. For a lost primary.
     type: str
-    choices: [following, prepared, absent]
+    choices: [following, prepared, absent, isolated, held]
     default: following
   upstream_host:
-    description: Host name or address of the upstream's own server. Needed unless O(state=absent).
+    description: Host name or address of the upstream's own server. Needed for O(state=following) and O(state=prepared).
     type: str
   upstream_port:
     description: Port of the upstream.
@@ -119,36 +122,14 @@ armed_lsn:
   type: str
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.following import absent, following, prepared
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
     instance_argument_spec,
     run_verb,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard, require_token
-
-_STATES = {"following": following, "prepared": prepared, "absent": absent}
-
-
-def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's work, as the instance's account."""
-    facts, store = look_and_guard(target)
-    require_token(store, target, check_mode)
-    outcome = _STATES[params["state"]](target, params, check_mode, facts, store)
-    released = finish(target, store, params, check_mode)
-    if outcome.did and not check_mode:
-        facts = observe(target)
-        require_identity(facts, target)
-    result: dict[str, Any] = {"changed": bool(outcome.did) or released, "did": outcome.did, "instance": facts}
-    result["diff"] = {"before": outcome.before, "after": outcome.after}
-    result.update(outcome.more)
-    return result
 
 
 def main() -> None:
@@ -157,7 +138,11 @@ def main() -> None:
         instance_argument_spec(
             timeout=60,
             with_token=True,
-            state={"type": "str", "choices": ["following", "prepared", "absent"], "default": "following"},
+            state={
+                "type": "str",
+                "choices": ["following", "prepared", "absent", "isolated", "held"],
+                "default": "following",
+            },
             upstream_host={"type": "str"},
             upstream_port={"type": "int", "default": 5432},
             upstream_user={"type": "str"},
@@ -171,7 +156,7 @@ def main() -> None:
         required_if=[("state", "following", ["upstream_host"]), ("state", "prepared", ["upstream_host"])],
         supports_check_mode=True,
     )
-    run_verb(module, work)
+    run_verb(module, verbs.follow)
 
 
 if __name__ == "__main__":

@@ -106,34 +106,14 @@ evidence:
   type: dict
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
     instance_argument_spec,
     run_verb,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.states import bring_to
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard
-
-
-def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's work, as the instance's account."""
-    facts, store = look_and_guard(target)
-    times, did = bring_to(target, params, check_mode, facts, store)
-    released = finish(target, store, params, check_mode)
-    result: dict[str, Any] = {"changed": bool(did) or released, "did": did}
-    if times:
-        result["times"] = times
-    if not check_mode and (did or facts["status"] == "starting"):
-        facts = observe(target)
-        require_identity(facts, target)
-    result["instance"] = facts
-    return result
 
 
 def main() -> None:
@@ -150,7 +130,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_verb(module, work)
+    run_verb(module, verbs.instance)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,12 @@ options:
     description: How long to wait for an answer from the server, in seconds.
     type: int
     default: 10
+  readiness:
+    description:
+      - Also look for what a failover wants to know, see RV(instance.readiness).
+      - This costs a second query, and up to two seconds in a data directory of very many files.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -145,7 +151,9 @@ instance:
       description: Number of client connections other than our own.
       type: int
     slots:
-      description: Replication slots, each with C(name), C(type), C(active), C(restart_lsn), C(wal_status), C(temporary).
+      description:
+        - Replication slots, each with C(name), C(type), C(active), C(restart_lsn), C(wal_status), C(temporary); from
+          PostgreSQL 17 on C(failover) and C(synced), from 16 or 17 on C(invalid) (why it can no longer be used).
       type: list
       elements: dict
     settings:
@@ -190,6 +198,71 @@ instance:
     waiter:
       description: The last wait-then-promote process, see M(elephaas.herd.promote); or null.
       type: dict
+    readiness:
+      description:
+        - With O(readiness), what a failover wants to know beside all that; null otherwise. What could not be found out
+          is null.
+      type: dict
+      contains:
+        managers:
+          description:
+            - Failover managers that run on the host or have left a trace in the data directory, each with C(name), C(pid),
+              C(certain) (it is configured for this instance) and C(evidence).
+            - Those that are configured for another instance are left out.
+          type: list
+          elements: dict
+        autostart:
+          description: What starts the instance without being asked, in words. Debian's C(start.conf), a systemd unit.
+          type: list
+          elements: str
+        glibc:
+          description: Version of the host's C library, which orders text where a database's provider is C(libc).
+          type: str
+        icu:
+          description: The version of ICU's collations.
+          type: str
+        databases:
+          description:
+            - Databases with C(name), C(locale), C(provider) (C(c) libc, C(i) ICU, C(b) builtin), and from PostgreSQL 15 on
+              the collation version that was C(recorded) and the C(actual) one.
+          type: list
+          elements: dict
+        archive_ready:
+          description: Number of WAL files that wait to be archived.
+          type: int
+        archiver:
+          description: C(failing), C(failed_count), C(last_failed_wal), C(last_failed_age_s) of C(pg_stat_archiver).
+          type: dict
+        unlogged:
+          description:
+            - Of a primary the number of unlogged C(relations) (tables, indexes, sequences) in all databases, their C(bytes)
+              (of the first gigabyte of each), and whether the count is C(complete).
+          type: dict
+        transactions:
+          description: The five oldest open transactions with C(pid), C(user), C(application_name), C(state), C(age_s).
+          type: list
+          elements: dict
+        prepared:
+          description: C(count) of prepared transactions, and age of the oldest as C(oldest_s).
+          type: dict
+        backup_sessions:
+          description: Names of clients that are taking a backup without a walsender.
+          type: list
+          elements: str
+        preload:
+          description:
+            - C(libraries) that the next start loads (C(shared_preload_libraries)), and those of them that are C(missing) on
+              disk. Null when O(os_user) is no superuser there.
+          type: dict
+        standby_name:
+          description: The application name under which it streams from its upstream, or would as a replica.
+          type: str
+        full_page_writes:
+          description: The setting C(full_page_writes).
+          type: bool
+        sql_error:
+          description: Why the server did not answer this, or null.
+          type: str
     warnings:
       description: What a person should know.
       type: list
@@ -202,17 +275,20 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import instance_argument_spec, run_verb
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import observe_readiness
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 
 
-def look(target: Target, _params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
+def look(target: Target, params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The module's work, as the instance's account."""
-    return {"changed": False, "instance": observe(target)}
+    facts = observe_readiness(target) if params["readiness"] else observe(target)
+    return {"changed": False, "instance": facts}
 
 
 def main() -> None:
     """Entry point."""
-    run_verb(AnsibleModule(instance_argument_spec(timeout=10), supports_check_mode=True), look)
+    spec = instance_argument_spec(timeout=10, readiness={"type": "bool", "default": False})
+    run_verb(AnsibleModule(spec, supports_check_mode=True), look)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ options:
     description: How long to wait for the answer of one PostgreSQL server, in seconds.
     type: float
     default: 10.0
+  readiness:
+    description: See O(elephaas.herd.instance_info#module:readiness).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - elephaas.herd.attributes
   - elephaas.herd.attributes.controller

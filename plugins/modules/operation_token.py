@@ -102,38 +102,10 @@ instance:
   type: dict
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import instance_argument_spec, run_verb
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import claim, release
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import look_and_guard
-
-
-def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's work, as the instance's account."""
-    token = params["token"]
-    facts, store = look_and_guard(target)
-    if params["state"] == "released":
-        changed, record = release(store, token, params["outcome"], write=not check_mode)
-    else:
-        changed, record = claim(
-            store,
-            token,
-            params["operation"],
-            params["lease_s"],
-            params["authority"],
-            params["takeover"],
-            write=not check_mode,
-        )
-        if not check_mode:
-            # What counts for the plan is what is true once nobody else may act any more.
-            facts = observe(target)
-    facts["operation"] = record if not check_mode else facts["operation"]
-    return {"changed": changed, "operation": record, "instance": facts}
 
 
 def main() -> None:
@@ -151,7 +123,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_verb(module, work)
+    run_verb(module, verbs.operation_token)
 
 
 if __name__ == "__main__":

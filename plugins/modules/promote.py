@@ -128,32 +128,14 @@ did:
   elements: str
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.module import (
     RELEASE_OPTIONS,
     instance_argument_spec,
     run_verb,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import observe, require_identity
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.promotion import armed, disarmed, promoted
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import finish, look_and_guard
-
-_STATES = {"armed": armed, "promoted": promoted, "disarmed": disarmed}
-
-
-def work(target: Target, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's work, as the instance's account."""
-    facts, store = look_and_guard(target)
-    did = _STATES[params["state"]](target, params, check_mode, facts, store)
-    released = finish(target, store, params, check_mode)
-    if did and not check_mode:
-        facts = observe(target)
-        require_identity(facts, target)
-    return {"changed": bool(did) or released, "did": did, "waiter": store.read_waiter(), "instance": facts}
 
 
 def main() -> None:
@@ -173,7 +155,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_verb(module, work)
+    run_verb(module, verbs.promote)
 
 
 if __name__ == "__main__":

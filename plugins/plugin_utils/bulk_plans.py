@@ -21,8 +21,8 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.repoint import U
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.zone import together
 from ansible_collections.elephaas.herd.plugins.plugin_utils.herd import herd_of, seen_by_name
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import HostVariables, look
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.asking import who_holds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.lease import who_holds
 
 #: A probe of a name asks the update server about ten things, one after the other, and each may take the whole time-out.
 _QUESTIONS_OF_A_PROBE = 12
@@ -41,11 +41,12 @@ def herds_held(
 ) -> tuple[dict[str, str], str]:
     """By herd, why no operation may begin on it now; and why the registry cannot be asked at all."""
     herds = {
-        group: (plain(hostvars[lead]["elephaas_environment"]), plain(hostvars[lead]["elephaas_herd"]))
+        group: (plain(hostvars[lead]["elephaas_herd"]), plain(hostvars[lead]["elephaas_environment"]))
         for group, lead in leads.items()
     }
     # An action is a worker that ends with its task; what holds a lease is the run that forked it.
-    return who_holds(registry, verb, this_holder(os.getppid()), herds)
+    held, lost = who_holds(registry, verb, herds, this_holder(os.getppid()))
+    return {group: error.reason for group, error in held.items()}, lost
 
 
 def see_herds(

@@ -16,9 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry import operations
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import open_registry
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.lease import end_lease, take_lease
+from ansible_collections.elephaas.herd.plugins.plugin_utils.lease import Lease
 from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome
 
 #: States after which an instance is online, or not.
@@ -57,25 +55,18 @@ class Progress:
 class Conductor:
     """One herd and how to act on it.
 
-    plan: of decide/bulk.py. plan_id: what was agreed to. herd, environment: names in the registry.
-    servers: instance -> server. jobs: makes the job of a step from its parameters. run: does jobs at the same time.
-    registry: connection options, None to act without it. operator, awx, holder: for the history.
-    lease_s: how long the herd stays locked after the last sign of life. takeover: over a live claim on the hosts.
+    plan: of decide/bulk.py. plan_id: what was agreed to. lease: of the herd in the registry.
+    servers: instance -> server. job: makes the job of a step from its parameters. run: does jobs at the same time.
+    takeover: over a live claim on the hosts.
     changes: asked under the lease, before the first turn: what speaks against the plan by now.
     """
 
     plan: dict[str, t.Any]
     plan_id: str
-    herd: str
-    environment: str
+    lease: Lease
     servers: Mapping[str, str]
     job: t.Callable[[str, dict[str, t.Any]], Job]
     run: t.Callable[[dict[str, Job]], dict[str, Outcome]]
-    registry: dict[str, t.Any] | None
-    operator: str
-    awx: dict[str, t.Any]
-    holder: dict[str, t.Any]
-    lease_s: int
     takeover: bool
     changes: t.Callable[[], list[str]]
     run_number: str = field(default_factory=lambda: str(secrets.randbits(62)))
@@ -86,10 +77,11 @@ class Conductor:
         unrecorded: why the end could not be put on record; empty when it was.
         """
         began = time.monotonic()
-        token = self._begin()
+        plan = {"steps": self.plan["steps"], "mode": self.plan["mode"]}
+        token = self.lease.begin(self.plan["verb"], self.plan_id, int(self.plan["token_floor"]), plan)
         changed = self.changes()
         if changed:
-            self._close(token, outcome="refused", detail={"changed": changed})
+            self.lease.close(token, "refused", detail={"changed": changed})
             raise OperatorError(
                 "SITUATION_CHANGED",
                 f"Since the plan was made, the situation has changed, so nothing was done: {'; '.join(changed)}.",
@@ -103,8 +95,8 @@ class Conductor:
                 progress.add(name, outcome)
             if progress.failures:
                 break
-            if time.monotonic() - heard > self.lease_s / 4:
-                overtaken, heard = self._renew(token, progress), time.monotonic()
+            if time.monotonic() - heard > self.lease.lease_s / 4:
+                overtaken, heard = self.lease.renew(token, self.plan["verb"], {"did": progress.did}), time.monotonic()
                 if overtaken:
                     break
         unrecorded = overtaken or self._finish(token, progress)
@@ -128,56 +120,23 @@ class Conductor:
                     "verb": self.plan["verb"],
                     "herd": self.plan["herd"],
                     "plan_id": self.plan_id,
-                    "operator": self.operator,
+                    "operator": self.lease.operator,
                     # Without the registry two runs can come to the same token, but not to the same number.
                     "run": self.run_number,
                     "over": self.plan["over"],
                 },
-                "lease_s": self.lease_s,
-                "authority": "registry" if self.registry is not None else "host",
+                "lease_s": self.lease.lease_s,
+                "authority": "registry" if self.lease.registry is not None else "host",
                 "takeover": self.takeover,
             },
         }
 
-    def _request(self, **more: t.Any) -> dict[str, t.Any]:
-        return {"herd": self.herd, "environment": self.environment, "lease_s": self.lease_s, **more}
-
-    def _begin(self) -> int:
-        return take_lease(
-            self.registry,
-            self._request(
-                verb=self.plan["verb"],
-                plan_id=self.plan_id,
-                operator=self.operator,
-                plan={"steps": self.plan["steps"], "mode": self.plan["mode"]},
-                token_floor=self.plan["token_floor"],
-                holder=self.holder,
-                awx=self.awx,
-            ),
-        )
-
-    def _renew(self, token: int, progress: Progress) -> str:
-        """A sign of life between two turns; why this run has to stop here, when another one has taken over.
-
-        A registry that went away stops nothing: on the hosts the token still counts.
-        """
-        if self.registry is None:
-            return ""
-        request = self._request(token=token, phase=self.plan["verb"], detail={"did": progress.did})
-        try:
-            with open_registry(self.registry, writing=True) as (connection, schema):
-                operations.record_phase(connection, schema, request)
-        except OperatorError as error:
-            if error.code in ("TOKEN_STALE", "OPERATION_CLOSED"):
-                return error.reason
-        return ""
-
     def _finish(self, token: int, progress: Progress) -> str:
         good = not progress.failures and not self.plan["left"]
         states = {step["name"]: step["state"] for step in self.plan["steps"]}
-        return self._close(
+        return self.lease.close(
             token,
-            outcome="done" if good else "failed",
+            "done" if good else "failed",
             detail={"did": progress.did, "failures": progress.failures, "left": self.plan["left"]},
             online={self.servers[name]: _ONLINE[states[name]] for name in progress.did},
             roles={
@@ -187,7 +146,3 @@ class Conductor:
                 if states[name] == "detached"
             },
         )
-
-    def _close(self, token: int, **end: t.Any) -> str:
-        """Put the end on record; why that could not be done, empty when it was."""
-        return end_lease(self.registry, self._request(token=token, **end))

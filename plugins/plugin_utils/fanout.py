@@ -23,15 +23,21 @@ from ansible.utils.display import Display
 AT_ONCE = 200
 
 Question = t.Callable[[], dict[str, t.Any]]
+Answer = dict[str, t.Any] | None
 
 
-def fan_out(questions: t.Mapping[str, Question], limit_s: float) -> dict[str, dict[str, t.Any] | None]:
+def fan_out(
+    questions: t.Mapping[str, Question],
+    limit_s: float,
+    on_answer: t.Callable[[str, Answer], None] = lambda _key, _answer: None,
+) -> dict[str, Answer]:
     """Run all questions; the answer for each key, None where none came within *limit_s* seconds of its start.
 
     An answer is what json can carry. A question that raises is answered by {"crash": text}.
+    on_answer: told each key and answer at once, while other questions are still under way; what it raises ends them all.
     """
     waiting = list(questions.items())[::-1]
-    answers: dict[str, dict[str, t.Any] | None] = dict.fromkeys(questions)
+    answers: dict[str, Answer] = dict.fromkeys(questions)
     running: dict[int, _Child] = {}
     # One garbage collection less to unshare the memory of hundreds of children.
     gc.freeze()
@@ -52,6 +58,7 @@ def fan_out(questions: t.Mapping[str, Question], limit_s: float) -> dict[str, di
                     selector.unregister(child.pipe)
                     del running[child.pipe]
                     child.end()
+                    on_answer(child.key, answers[child.key])
     finally:
         for child in running.values():
             child.end()
@@ -85,7 +92,7 @@ class _Child:
         self._received += part
         self.finished = not part
 
-    def answer(self) -> dict[str, t.Any] | None:
+    def answer(self) -> Answer:
         """What it said; None when it was cut short."""
         try:
             answer: dict[str, t.Any] = json.loads(self._received)

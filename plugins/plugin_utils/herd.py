@@ -12,25 +12,15 @@ from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member, Operation
 
-
-def looks_by_name(results: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The results of a looped task, by the inventory name it looped over.
-
-    A skipped item (its host was found dead before) counts as no look at all.
-    """
-    looks: dict[str, Mapping[str, Any]] = {}
-    for result in results:
-        name = result.get(result.get("ansible_loop_var", "item"))
-        if name is not None and not result.get("skipped"):
-            looks[str(name)] = result
-    return looks
+Look = Mapping[str, Any]
+"""What a verb returned about an instance: its facts stand under "instance"."""
 
 
 def seen_by_name(
     observations: Iterable[Mapping[str, Any]],
-) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+) -> tuple[dict[str, Look], dict[str, str]]:
     """Observations as herd_of takes them: looks by name, and for the instances without one the reason."""
-    looks: dict[str, Mapping[str, Any]] = {}
+    looks: dict[str, Look] = {}
     errors: dict[str, str] = {}
     for seen in observations:
         if seen["facts"]:
@@ -43,7 +33,7 @@ def seen_by_name(
 def herd_of(
     lead: str,
     hostvars: Mapping[str, Mapping[str, Any]],
-    looks: Mapping[str, Mapping[str, Any]],
+    looks: Mapping[str, Look],
     unreachable: Mapping[str, str],
     held: str = "",
     registry_error: str = "",
@@ -52,7 +42,7 @@ def herd_of(
 ) -> Herd:
     """Build the herd of that lead.
 
-    looks: instance_info (or operation_token) result by inventory name.
+    looks: by inventory name.
     unreachable: reason by inventory name, for hosts that were found dead before the look.
     held: who holds the herd, when a live run does. dns: the probe of the vhost.
     only: the members that were asked about; the others are not part of the result.
@@ -81,7 +71,7 @@ def herd_of(
     )
 
 
-def _member(name: str, variables: Mapping[str, Any], look: Mapping[str, Any] | None, dead: str | None) -> Member:
+def _member(name: str, variables: Mapping[str, Any], look: Look | None, dead: str | None) -> Member:
     facts = (look or {}).get("instance")
     error = dead or ""
     if facts is None and not error:
@@ -97,6 +87,8 @@ def _member(name: str, variables: Mapping[str, Any], look: Mapping[str, Any] | N
         upstream=variables.get("elephaas_upstream"),
         priority=int(variables.get("elephaas_priority") or 0),
         replication_user=variables.get("elephaas_replication_user"),
+        recorded_lsn=variables.get("elephaas_lsn"),
+        last_seen=variables.get("elephaas_last_seen"),
         reachable=facts is not None,
         error=error,
         facts=dict(facts) if facts is not None else None,
@@ -117,6 +109,7 @@ def _operation(record: Mapping[str, Any] | None) -> Operation | None:
         lease_until=_epoch(record.get("lease_until")),
         started=str(record.get("started") or ""),
         finished=record.get("finished"),
+        unplanned=bool(record.get("unplanned")),
     )
 
 

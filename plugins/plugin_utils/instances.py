@@ -72,10 +72,11 @@ def look(
     play_context: PlayContext,
     timeout_s: float,
     look_timeout_s: float,
+    readiness: bool = False,
 ) -> list[dict[str, t.Any]]:
     """Observations of these instances, each as registry_checkin and status_report take them, in the order given.
 
-    timeout_s: for connecting to a host. look_timeout_s: for one instance to answer.
+    timeout_s: for connecting to a host. look_timeout_s: for one instance to answer. readiness: see instance_info.
     """
     hostvars = Remembered(hostvars)
     known = {name: hostvars.get(name) for name in names}
@@ -83,7 +84,7 @@ def look(
     for name, variables in known.items():
         if variables is not None:
             target = target_of(variables, task, play_context)
-            jobs[name] = Job(target, "look", instance_params(variables, look_timeout_s))
+            jobs[name] = Job(target, "look", {**instance_params(variables, look_timeout_s), "readiness": readiness})
     # Instances of one host are looked at one after the other, and one that hangs uses up its whole time.
     on_one_host = max(Counter(job.target.key for job in jobs.values()).values(), default=1)
     outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, (look_timeout_s + 1) * on_one_host)

@@ -41,8 +41,8 @@ CONNECTION_GROUPS = {
 
 MEMBER_FIELDS = (
     "role", "port", "pgdata", "version", "vhost", "lag_bytes", "is_online", "last_seen", "system_identifier",
-    "timeline", "os_user", "control", "replication_user", "priority", "base_name", "hold_reason",
-    "hold_by", "hold_since",
+    "timeline", "lsn", "os_user", "control", "replication_user", "priority", "base_name", "hold_reason", "hold_by",
+    "hold_since",
 )  # fmt: skip
 
 # What ends up as an argument of ssh must not look like an option, and must be one word (ssh(1), RFC 952, RFC 1123).
@@ -288,7 +288,17 @@ class _Builder:
             return None
         known = {
             key: self.mark.data(row.get(key))
-            for key in ("verb", "state", "token", "plan_id", "operator", "lease_until", "started", "finished")
+            for key in (
+                "verb",
+                "state",
+                "token",
+                "plan_id",
+                "operator",
+                "lease_until",
+                "started",
+                "finished",
+                "unplanned",
+            )
         }
         known["from"] = values.get(row["from_server"])
         known["to"] = values.get(row["to_server"])

@@ -33,7 +33,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import (
     load_plugins,
     open_connection,
 )
-from ansible_collections.elephaas.herd.plugins.plugin_utils.fanout import fan_out
+from ansible_collections.elephaas.herd.plugins.plugin_utils.fanout import Answer, fan_out
 
 #: The host answered, and what it answered was no result of ours (no Python, a become that was refused …).
 NO_RESULT = "NO_RESULT"
@@ -96,11 +96,16 @@ class Outcome:
 
 
 def run_jobs(
-    jobs: t.Mapping[str, Job], play_context: PlayContext, timeout_s: float, limit_s: float
+    jobs: t.Mapping[str, Job],
+    play_context: PlayContext,
+    timeout_s: float,
+    limit_s: float,
+    on_outcome: t.Callable[[str, Outcome], None] = lambda _name, _outcome: None,
 ) -> dict[str, Outcome]:
     """Do all jobs, at the same time on different hosts and one after the other on the same; an outcome for each name.
 
     timeout_s: for connecting. limit_s: for everything together on one host; after that it is given up, whatever it does.
+    on_outcome: told each outcome as soon as its host has answered, while others are still under way.
     """
     by_host: dict[str, list[str]] = defaultdict(list)
     for name, job in jobs.items():
@@ -108,23 +113,29 @@ def run_jobs(
     # What all children need is made once: they inherit it.
     load_plugins((job.target for job in jobs.values()), play_context)
     _sources()
-    answers = fan_out(
+    outcomes: dict[str, Outcome] = {}
+
+    def note(key: str, answer: Answer) -> None:
+        said = _said(answer, timeout_s + limit_s)
+        for place, name in enumerate(by_host[key]):
+            outcomes[name] = _outcome(said, place)
+            on_outcome(name, outcomes[name])
+
+    fan_out(
         {
             key: functools.partial(_ask, jobs[names[0]].target, [jobs[name] for name in names], play_context, timeout_s)
             for key, names in by_host.items()
         },
         timeout_s + limit_s,
+        note,
     )
-    outcomes = {}
-    for key, names in by_host.items():
-        said = answers[key]
-        if said is None:
-            said = _lost(HOST_UNREACHABLE, f"no answer within {timeout_s + limit_s:g} s")
-        elif "crash" in said:
-            said = _lost(HOST_UNREACHABLE, said["crash"])
-        for place, name in enumerate(names):
-            outcomes[name] = _outcome(said, place)
     return {name: outcomes[name] for name in jobs}
+
+
+def _said(answer: Answer, limit_s: float) -> dict[str, t.Any]:
+    if answer is None:
+        return _lost(HOST_UNREACHABLE, f"no answer within {limit_s:g} s")
+    return _lost(HOST_UNREACHABLE, answer["crash"]) if "crash" in answer else answer
 
 
 def _outcome(said: dict[str, t.Any], place: int) -> Outcome:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Iterator
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings_hosts import config_problem
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.hold import NEXT_STEP
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import begun_failover
@@ -153,14 +154,13 @@ def unfit_for_restart(herd: Herd, member: Member) -> Iterator[Verdict]:
 
 def config_errors(member: Member) -> Iterator[Verdict]:
     """Configuration files that PostgreSQL would not take."""
-    errors = member.fact("config_errors") or []
-    if errors:
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    problem = config_problem(member)
+    if problem:
         yield Verdict(
             "CONFIG_ERRORS",
             REFUSE,
             member.name,
-            f"its configuration files have errors: {errors[0]}{more}",
+            problem,
             "Correct them: pg_file_settings and pg_hba_file_rules list them all.",
         )
 

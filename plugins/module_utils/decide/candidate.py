@@ -27,10 +27,14 @@ class Wishes:
     max_receive_lag, max_replay_lag: bytes.
     min_free: bytes free where the candidate's data directory is.
     max_ttl: seconds; a longer TTL of the vhost is shown as a warning.
+    max_archive_backlog: WAL files of the primary that may wait for its archiver.
+    max_transaction_age: seconds; older transactions are shown as a warning.
     accept: codes of acceptable refusals that the operator has accepted.
     dns: "update", or "skip" to leave DNS alone.
     without_registry: only the members' hosts tell who else acts; takeover: ignore leases there that are still running.
     token: of this run's own operation; None before it has one.
+    dead: an operator's statement that the lost primary is dead, to be recorded. fence: a hook will make it so.
+    max_loss: bytes that an unplanned failover may lose, as far as is known; unknown is more.
     """
 
     candidate: str = ""
@@ -40,11 +44,21 @@ class Wishes:
     max_replay_lag: int = 16 * 1024 * 1024
     min_free: int = 256 * 1024 * 1024
     max_ttl: int = 60
+    max_archive_backlog: int = 16
+    max_transaction_age: int = 300
     accept: tuple[str, ...] = ()
     dns: str = "update"
     without_registry: bool = False
     takeover: bool = False
     token: int | None = None
+    dead: str = ""
+    fence: bool = False
+    max_loss: int = 16 * 1024 * 1024
+
+    @property
+    def declared(self) -> bool:
+        """Somebody states that the recorded primary is dead, or a hook will see to it."""
+        return bool(self.dead) or self.fence
 
 
 @dataclass(frozen=True)
@@ -124,7 +138,13 @@ def _unfit_reasons(primary: Member, replica: Member, upstream: Member | None, wi
         ),
         ("REPLAY_PAUSED", replica.fact("replay_paused") and "its replay is paused"),
         ("RECOVERY_TARGET", targets and f"it has a recovery target: {', '.join(targets)}"),
-        ("APPLY_DELAY", delay and f"recovery_min_apply_delay is {human_seconds(delay / 1000)}"),
+        # Accepted, it is the check of the same code that shows it.
+        (
+            "APPLY_DELAY",
+            delay
+            and "APPLY_DELAY" not in wishes.accept
+            and f"recovery_min_apply_delay is {human_seconds(delay / 1000)}",
+        ),
         (
             "TIMELINE_PINNED",
             follows not in (None, "", "latest") and f"recovery_target_timeline is {follows}, not latest",
@@ -167,7 +187,7 @@ def choose(herd: Herd, primary: Member, wishes: Wishes) -> Choice:
     Raises OperatorError CANDIDATE_UNKNOWN when the one that was asked for is not a replica of this herd.
     """
     replicas = [member for member in herd.members if member.name != primary.name]
-    asked = _asked(herd, replicas, wishes.candidate)
+    asked = asked_for(herd, replicas, wishes.candidate)
     rejected: list[Rejection] = []
     fit: list[Member] = []
     for replica in sorted(replicas, key=lambda member: member.name):
@@ -184,17 +204,18 @@ def choose(herd: Herd, primary: Member, wishes: Wishes) -> Choice:
         if chosen:
             return Choice(chosen[0], "asked for", tuple(rejected))
         return Choice(None, "", tuple(rejected))
-    ranked = sorted(fit, key=lambda member: [rank for rank, _wins in _preference(primary, member, wishes)])
+    ranked = sorted(fit, key=lambda member: [rank for rank, _wins in preference(primary, member, wishes)])
     if not ranked:
         return Choice(None, "", tuple(rejected))
     winner = ranked[0]
-    lost = [Rejection("RUNNER_UP", member.name, _advantage(primary, winner, member, wishes)) for member in ranked[1:]]
+    lost = [Rejection("RUNNER_UP", member.name, advantage(primary, winner, member, wishes)) for member in ranked[1:]]
     if not lost:
         return Choice(winner, "the only fit replica", tuple(rejected))
     return Choice(winner, lost[0].reason, tuple(lost + rejected))
 
 
-def _asked(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
+def asked_for(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
+    """The replica that the operator names, None when none is named. Raises OperatorError CANDIDATE_UNKNOWN."""
     if not candidate:
         return None
     for member in replicas:
@@ -207,7 +228,8 @@ def _asked(herd: Herd, replicas: list[Member], candidate: str) -> Member | None:
     )
 
 
-def _preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[Any, str]]:
+def preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[Any, str]]:
+    """What ranks replicas whose data is equally good."""
     # Sort keys, the smallest wins; with each, what to tell about it when it decides.
     row: dict[str, Any] = next(
         (row for row in primary.fact("replicas") or [] if row.get("client_addr") == member.address), {}
@@ -224,10 +246,9 @@ def _preference(primary: Member, member: Member, wishes: Wishes) -> list[tuple[A
     ]
 
 
-def _advantage(primary: Member, winner: Member, loser: Member, wishes: Wishes) -> str:
-    for (mine, wins), (other, _unused) in zip(
-        _preference(primary, winner, wishes), _preference(primary, loser, wishes)
-    ):
+def advantage(primary: Member, winner: Member, loser: Member, wishes: Wishes) -> str:
+    """Why one replica goes before another, by the first preference in which they differ."""
+    for (mine, wins), (other, _unused) in zip(preference(primary, winner, wishes), preference(primary, loser, wishes)):
         if mine != other:
             return f"{winner.name} {wins}"
     return f"{winner.name} goes first"

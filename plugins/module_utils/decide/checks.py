@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks of a planned failover: one table, one row a check. Private to the collection.
+"""The checks of a failover, planned or not: one table, one row a check. Private to the collection.
 
 A row reads facts and yields a finding for everything that is wrong; nothing found is "ok". The same table serves the
 plan, check mode, the run under its lock, and the documentation. Which severity a finding has, what an operator can do
@@ -13,9 +13,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Iterator
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide import findings
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import (
+    findings,
+    findings_dns,
+    findings_hosts,
+    findings_lost,
+    findings_replication,
+    findings_work,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings import Finding, Situation
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import FINISH, PROMOTE, STUCK, SWITCH
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
+    FINISH,
+    PROMOTE,
+    RESTORE,
+    STUCK,
+    SWITCH,
+    TAKEOVER,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
@@ -45,7 +59,9 @@ def run_checks(situation: Situation) -> list[Verdict]:
     ]
 
 
-ALL_STAGES = (SWITCH, PROMOTE, FINISH)
+ALL_STAGES = (SWITCH, TAKEOVER, RESTORE, PROMOTE, FINISH)
+#: Those in which somebody is, or was, promoted.
+PROMOTING = (SWITCH, TAKEOVER, PROMOTE, FINISH)
 
 CHECKS: tuple[Check, ...] = (
     Check(
@@ -124,7 +140,7 @@ CHECKS: tuple[Check, ...] = (
         "The primary runs",
         "pg_is_in_recovery() on every member, reachability",
         "Zero loss can only be promised while the primary can still hand over its last record.",
-        "Start the primary, or wait for its host; failing over a lost primary is not part of this version.",
+        "Look at the member that the record calls the primary.",
         findings.no_primary,
     ),
     Check(
@@ -188,13 +204,63 @@ CHECKS: tuple[Check, ...] = (
         stages=ALL_STAGES,
     ),
     Check(
+        "NOT_SUPERUSER",
+        REFUSE,
+        "Our account is a superuser of every running member",
+        "rolsuper of the account that runs psql",
+        "Arming, promoting and pointing at another upstream are for superusers, and half of these checks read "
+        "what others are not shown.",
+        "Make os_user name the account that owns the cluster, or make its role a superuser.",
+        findings_hosts.not_superuser,
+    ),
+    Check(
+        "MANAGED_ELSEWHERE",
+        REFUSE,
+        "Nobody else manages the herd",
+        "processes of Patroni, repmgrd, pg_autoctl, stolon and the configuration they name; patroni.dynamic.json",
+        "Two managers end in two primaries: the other one promotes or restarts as soon as the primary stops.",
+        "Fail over with that manager, or end it on every member's host first, and remove what it left in the "
+        "data directory.",
+        findings_hosts.managed_elsewhere,
+    ),
+    Check(
+        "MANAGER_ON_HOST",
+        WARN,
+        "No failover manager of unknown purpose runs on a member's host",
+        "processes of the same, of Pacemaker, Corosync and Heartbeat, whose configuration cannot be read",
+        "It may manage this herd.",
+        "See that it does not manage this instance.",
+        findings_hosts.manager_on_host,
+    ),
+    Check(
+        "AUTOSTART",
+        WARN,
+        "Only people start the old primary",
+        "Debian's start.conf; UnitFileState= and Restart= of the systemd unit that runs it",
+        "From the moment it is armed it comes back read-only. An unplanned failover cannot arm it: then it comes "
+        "back writable unless it is fenced.",
+        "Set start.conf to manual, or disable the unit; or have a fence ready for an unplanned failover.",
+        findings_hosts.autostart,
+    ),
+    Check(
         "NO_CANDIDATE",
         REFUSE,
         "A replica is fit to be promoted",
         "recovery state, upstream, replay, lag, disk, recovery settings of each replica",
         "The reasons stand beside each member.",
         "Remove the reason for one of them, or raise the bound it names.",
-        findings.no_candidate,
+        findings_replication.no_candidate,
+    ),
+    Check(
+        "APPLY_DELAY",
+        REFUSE,
+        "The candidate applies at once",
+        "recovery_min_apply_delay of the candidate",
+        "Its last transactions have to be applied before it can be promoted: nobody can write meanwhile, or the "
+        "promotion runs out of time and everything is taken back.",
+        "Set it to 0 and wait until it has caught up.",
+        findings_replication.apply_delay,
+        acceptable=True,
     ),
     Check(
         "FOLLOWER_PINNED",
@@ -203,8 +269,18 @@ CHECKS: tuple[Check, ...] = (
         "recovery_target_timeline",
         "A follower pinned to a timeline is left behind by a promotion.",
         "Set recovery_target_timeline = 'latest'.",
-        findings.follower_pinned,
-        stages=(SWITCH, PROMOTE),
+        findings_replication.follower_pinned,
+        stages=(SWITCH, TAKEOVER, PROMOTE),
+    ),
+    Check(
+        "FOLLOWER_LATE",
+        WARN,
+        "Every follower replays at once",
+        "pg_is_wal_replay_paused() and recovery_min_apply_delay of each follower",
+        "A standby changes the timeline where it replays, not where it receives: until then it cannot be seen "
+        "streaming, and the failover stays incomplete.",
+        "Resume its replay, or expect to finish the failover by the same command later.",
+        findings_replication.follower_late,
     ),
     Check(
         "STANDBY_SETTINGS",
@@ -213,29 +289,149 @@ CHECKS: tuple[Check, ...] = (
         ", ".join(STANDBY_SETTINGS),
         "A standby with a lower value than its primary refuses to start.",
         "Raise the setting and restart that member first.",
-        findings.standby_settings,
-        stages=(SWITCH, PROMOTE),
+        findings_replication.standby_settings,
+        stages=(SWITCH, TAKEOVER, PROMOTE),
+    ),
+    Check(
+        "WALSENDERS_FULL",
+        REFUSE,
+        "The candidate has a walsender for every follower",
+        "max_wal_senders and pg_stat_replication of the candidate",
+        'A follower that is refused stays behind on the old timeline ("Replication", max_wal_senders).',
+        "Raise max_wal_senders on the candidate and restart it, or end receivers that nobody needs.",
+        findings_replication.walsenders_full,
+    ),
+    Check(
+        "SLOTS_FULL",
+        REFUSE,
+        "The candidate has room for the followers' slots",
+        "max_replication_slots and pg_replication_slots of the candidate; primary_slot_name of each follower",
+        "Each follower's slot is reserved there before anything stops.",
+        "Raise max_replication_slots on the candidate and restart it, or drop slots that nobody uses.",
+        findings_replication.slots_full,
+    ),
+    Check(
+        "WAY_BACK",
+        REFUSE,
+        "The candidate accepts replication connections from every member",
+        "one replication connection from each member to the candidate, opened as it would stream later",
+        "A line that is missing in pg_hba.conf, a password or a firewall shows here, while nothing is at stake.",
+        "Put it right, or say -e accept=WAY_BACK to leave that member behind.",
+        findings_replication.way_back,
+        acceptable=True,
+    ),
+    Check(
+        "NO_REWIND",
+        WARN,
+        "pg_rewind could bring a lost primary back",
+        "wal_log_hints, data_checksums and full_page_writes of primary and candidate",
+        "A primary that shuts down cleanly needs no rewind; one that crashes on the way, or at the next "
+        'failover, would have to be copied anew (pg_rewind, "Prerequisites").',
+        "Set wal_log_hints and full_page_writes to on, and restart at a time of your choice.",
+        findings_replication.no_rewind,
     ),
     Check(
         "LOGICAL_SLOTS",
         REFUSE,
         "Nobody depends on logical replication slots of the old primary",
-        "pg_replication_slots of the primary",
-        "Before failover slots (version 17) they do not move: a subscriber misses what is written until it is set up anew.",
+        "pg_replication_slots of the primary; from version 17 on failover slots, and whether the candidate has "
+        "synchronized them",
+        "Others than failover slots do not move: a subscriber misses what is written until it is set up anew "
+        '("Logical Replication Failover").',
         "Move the subscribers on purpose, or say -e accept=LOGICAL_SLOTS.",
-        findings.logical_slots,
+        findings_work.logical_slots,
         acceptable=True,
+    ),
+    Check(
+        "FOREIGN_WALSENDER",
+        WARN,
+        "Only members receive the primary's WAL",
+        "pg_stat_replication of the primary, beside the names and addresses of the members",
+        "A fast stop waits until each receiver has got the last record, at most for wal_sender_timeout; none of "
+        'them follows the vhost by itself ("Shutting Down the Server").',
+        "See who it is. Point it at the new primary afterwards; a pg_receivewal that must miss nothing needs a "
+        "slot there.",
+        findings_work.foreign_walsenders,
     ),
     Check(
         "SYNC_STANDBYS",
         REFUSE,
         "The new primary can complete synchronous commits",
-        "synchronous_standby_names of the candidate",
-        "A commit that waits for a standby which is not there hangs, and no statement_timeout ends it.",
+        "synchronous_standby_names of the candidate; the application_name (else cluster_name, else walreceiver) of each "
+        "member that will stream from it",
+        "A commit that waits for a standby which is not there hangs, and no statement_timeout ends it ✱.",
         "Have it name standbys that will stream from the candidate, or say -e accept=SYNC_STANDBYS.",
-        findings.sync_standbys,
+        findings_replication.sync_standbys,
         acceptable=True,
-        stages=(SWITCH, PROMOTE),
+        stages=(SWITCH, TAKEOVER, PROMOTE),
+    ),
+    Check(
+        "ARCHIVE_FAILING",
+        REFUSE,
+        "The primary archives its WAL",
+        "pg_stat_archiver: the last failure is newer than the last success",
+        "A stop waits while the archiver tries again, and what is not archived by then is missing from every "
+        'restore across this moment ("Continuous Archiving").',
+        "Repair archive_command, see pg_stat_archiver.",
+        findings_work.archive_failing,
+        acceptable=True,
+    ),
+    Check(
+        "ARCHIVE_BACKLOG",
+        REFUSE,
+        "Little WAL waits to be archived",
+        "pg_wal/archive_status/*.ready of the primary",
+        "Before it ends, the archiver works through all of it, and the stop waits for that.",
+        "Wait until it has caught up, or raise max_archive_backlog.",
+        findings_work.archive_backlog,
+        acceptable=True,
+    ),
+    Check(
+        "ARCHIVE_ENDS",
+        WARN,
+        "The new primary goes on archiving",
+        "archive_mode and archive_command of primary and candidate",
+        "Without the new timeline in the archive no restore gets past the failover.",
+        "Set archive_mode (which needs a restart) and archive_command as on the primary.",
+        findings_work.archive_ends,
+    ),
+    Check(
+        "BACKUP_RUNNING",
+        REFUSE,
+        "No backup is being taken from the primary",
+        "pg_stat_progress_basebackup; sessions of pgBackRest",
+        "A backup does not survive the stop of its server, and has to begin again.",
+        "Wait for its end.",
+        findings_work.backups,
+        acceptable=True,
+    ),
+    Check(
+        "LONG_TRANSACTION",
+        WARN,
+        "No transaction has been open for long",
+        "xact_start in pg_stat_activity of the primary, idle transactions too",
+        "A fast stop ends every session: hours of work of a job are rolled back.",
+        "Ask whose it is, or wait for its end; max_transaction_age sets from when on it is shown.",
+        findings_work.long_transactions,
+    ),
+    Check(
+        "PREPARED_TRANSACTIONS",
+        WARN,
+        "No transaction is left prepared",
+        "pg_prepared_xacts of the primary",
+        "They survive the failover, and their transaction manager has to find the new primary to finish them.",
+        "Finish them, or see that their transaction manager follows the vhost.",
+        findings_work.prepared_transactions,
+    ),
+    Check(
+        "UNLOGGED_TABLES",
+        WARN,
+        "Nothing unlogged is left behind",
+        "init forks (*_init) in the primary's data directory, all databases and tablespaces",
+        "Their contents are not in the WAL (CREATE TABLE, UNLOGGED): they are empty on the new primary, and on "
+        "the old one when it comes back.",
+        "See that whoever fills them can fill them again.",
+        findings_work.unlogged_tables,
     ),
     Check(
         "PRIMARY_ARMED",
@@ -254,7 +450,7 @@ CHECKS: tuple[Check, ...] = (
         "They are not promoted and not started; they are pointed at the new primary for when they are.",
         "Start them afterwards.",
         findings.left_stopped,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "NO_VHOST",
@@ -263,8 +459,8 @@ CHECKS: tuple[Check, ...] = (
         "the registry's vhost",
         "Without it applications have to be moved by hand.",
         "Record a vhost for the herd.",
-        findings.no_vhost,
-        stages=ALL_STAGES,
+        findings_dns.no_vhost,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_SKIPPED",
@@ -273,8 +469,8 @@ CHECKS: tuple[Check, ...] = (
         "the dns option",
         "Applications follow the vhost.",
         "Repoint it with elephaas.herd.dns_repoint.",
-        findings.dns_skipped,
-        stages=ALL_STAGES,
+        findings_dns.dns_skipped,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_REFUSED",
@@ -283,8 +479,8 @@ CHECKS: tuple[Check, ...] = (
         "an update that changes nothing, signed with our key (RFC 2136, RFC 8945)",
         "A failover whose DNS update is refused leaves every application at a stopped server.",
         "Correct key, server or the server's update policy.",
-        findings.dns_refused,
-        stages=ALL_STAGES,
+        findings_dns.dns_refused,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_CHANGED",
@@ -293,8 +489,8 @@ CHECKS: tuple[Check, ...] = (
         "the record at the name servers",
         "Somebody else manages this name, or the record of the fleet is wrong.",
         "Find out who changed it; set it back, or correct the fleet's record.",
-        findings.dns_changed,
-        stages=ALL_STAGES,
+        findings_dns.dns_changed,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_NO_TARGET",
@@ -303,8 +499,8 @@ CHECKS: tuple[Check, ...] = (
         "the type of the vhost's record; address and dns_name of the candidate's server",
         "A CNAME needs a name, an address record an address of its family.",
         "Record dns_name or address of that server.",
-        findings.dns_no_target,
-        stages=ALL_STAGES,
+        findings_dns.dns_no_target,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_SILENT",
@@ -313,19 +509,19 @@ CHECKS: tuple[Check, ...] = (
         "one query to each",
         "Resolvers that ask the silent one will go on using the old value it holds.",
         "Bring it back, or say -e accept=DNS_SILENT to go on without it.",
-        findings.dns_silent,
+        findings_dns.dns_silent,
         acceptable=True,
-        stages=ALL_STAGES,
+        stages=PROMOTING,
     ),
     Check(
         "DNS_TTL_LONG",
         WARN,
         "The TTL is short",
         "the record's TTL",
-        "Clients see the gap plus what is left of the TTL.",
-        "Lower it one old TTL ahead.",
-        findings.dns_ttl,
-        stages=ALL_STAGES,
+        "A resolver goes on giving out the old address for what is left of the TTL: clients see the gap plus that.",
+        "Reckon with the gap plus one TTL, or lower the TTL and wait one old TTL before you fail over.",
+        findings_dns.dns_ttl,
+        stages=PROMOTING,
     ),
     Check(
         "PROGRAM_MISSING",
@@ -334,7 +530,7 @@ CHECKS: tuple[Check, ...] = (
         "psql, pg_ctl, pg_controldata, pg_waldump",
         "The proof that nothing is lost is read with them.",
         "Install them, or set bin_directory.",
-        findings.programs,
+        findings_hosts.programs,
         stages=ALL_STAGES,
     ),
     Check(
@@ -344,6 +540,151 @@ CHECKS: tuple[Check, ...] = (
         "pg_ctl --version, server_version",
         "A restart after an unattended upgrade changes the version.",
         "Restart it at a time of your choice first.",
-        findings.binary_differs,
+        findings_hosts.binary_differs,
+    ),
+    Check(
+        "CONFIG_ERRORS",
+        REFUSE,
+        "Every member would start with its files as they are",
+        "pg_file_settings and pg_hba_file_rules",
+        "The old primary is started again, to come back or to take everything back; with a broken file it stays down.",
+        "Correct them: pg_file_settings and pg_hba_file_rules list them all.",
+        findings_hosts.config_errors,
+    ),
+    Check(
+        "PENDING_RESTART",
+        WARN,
+        "No setting waits for a restart",
+        "pending_restart in pg_settings",
+        "The old primary is restarted by this, and comes back with them.",
+        "See that these changes are meant.",
+        findings_hosts.pending_restart,
+    ),
+    Check(
+        "PRELOAD_MISSING",
+        REFUSE,
+        "Every preloaded library is on disk",
+        "shared_preload_libraries as the files have it, dynamic_library_path, the library directory",
+        'A server that does not find one of them does not start ("Shared Library Preloading"), and a running one '
+        "does not show it.",
+        "Install it, or take it out of shared_preload_libraries.",
+        findings_hosts.preload_missing,
+    ),
+    Check(
+        "PRELOAD_DIFFERS",
+        WARN,
+        "All members preload the same libraries",
+        "shared_preload_libraries of every member",
+        "What applications use of it would be missing after the failover.",
+        "Make them alike.",
+        findings_hosts.preload_differs,
+    ),
+    Check(
+        "COLLATION_DIFFERS",
+        REFUSE,
+        "All members order text alike",
+        "version of glibc and of ICU on every host; pg_database_collation_actual_version() from version 15 on; "
+        "the databases' locales",
+        "Indexes on text were built in the primary's order: where the library orders otherwise, they find too "
+        'little and let duplicates in ("Collation", managing collations).',
+        "Bring the operating systems to the same version, or accept it and REINDEX right after the failover.",
+        findings_hosts.collation_differs,
+        acceptable=True,
+    ),
+    Check(
+        "NOT_PROVEN_DEAD",
+        REFUSE,
+        "A primary that is lost is dead",
+        "its host and its PostgreSQL; the operator's statement; the fence hook",
+        "Not to be reached is not dead: it may go on taking writes, and replicas of a frozen primary still show "
+        "'streaming' (seen on PostgreSQL 15).",
+        "Make sure of it; then say how you know with -e dead='...', which goes on record, or have it fenced with -e fence=.",
+        findings_lost.not_proven_dead,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "STILL_HEARD",
+        REFUSE,
+        "Nobody hears from a primary that is said to be dead",
+        "pg_stat_wal_receiver of each replica",
+        "A word from it seconds ago speaks against the statement.",
+        "Look again; fence it; or, when you are sure, say -e accept=STILL_HEARD.",
+        findings_lost.still_heard,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "MEMBER_UNSEEN",
+        REFUSE,
+        "The most advanced member is among those that can be seen",
+        "one ssh connection per host",
+        "Whoever is promoted, what only another member holds is lost to the herd.",
+        "Bring its host back, or say -e accept=MEMBER_UNSEEN to go on without it.",
+        findings_lost.unseen,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "NO_SUCCESSOR",
+        REFUSE,
+        "A replica can take over",
+        "recovery state of each replica",
+        "The reasons stand beside each member.",
+        "Remove the reason for one of them.",
+        findings_lost.no_successor,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "CANDIDATE_BEHIND",
+        REFUSE,
+        "Nobody holds more than the one to be promoted",
+        "timeline, received and replayed position of each member",
+        "What the other one holds beyond that is lost to the herd.",
+        "Leave the choice to the plan, or say -e accept=CANDIDATE_BEHIND.",
+        findings_lost.candidate_behind,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "LOSS_BEYOND_BOUND",
+        REFUSE,
+        "No more is lost than the bound allows",
+        "the old primary's last known position: control file, replicas, record",
+        "Commits that no replica has received are lost. Unknown is more than any bound.",
+        "Raise max_loss, or say -e accept=LOSS_BEYOND_BOUND, when nothing can bring the primary back.",
+        findings_lost.loss_beyond_bound,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "LOSS",
+        WARN,
+        "What is lost is said",
+        "the old primary's last known position: control file, replicas, record",
+        "It cannot be known exactly while the old primary is away: what is said is the least.",
+        "",
+        findings_lost.loss,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "NOT_FENCED",
+        WARN,
+        "The lost primary cannot come back",
+        "the proof of its death",
+        "Its host may be powered on again, with a PostgreSQL that starts by itself.",
+        "Keep its host off, or its PostgreSQL from starting; once it is back: elephaas.herd.status, then "
+        "elephaas.herd.demote.",
+        findings_lost.not_fenced,
+        stages=(TAKEOVER,),
+    ),
+    Check(
+        "FENCED_FIRST",
+        WARN,
+        "A fence is shown",
+        "the fence hook",
+        "It acts on power, network or storage of a host.",
+        "",
+        findings_lost.fenced,
+        stages=(TAKEOVER,),
     ),
 )

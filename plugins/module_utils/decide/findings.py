@@ -4,28 +4,24 @@
 """What is wrong in a herd that is to be failed over: one function a question. Private to the collection.
 
 Each reads a situation and yields a subject and a reason for everything that is wrong. What a finding means, and what to
-do about it, stands in the table in checks.py.
+do about it, stands in the table in checks.py. Here: who else acts, who is primary, and is it this herd at all; the rest
+by subject in findings_hosts.py, findings_replication.py, findings_work.py and findings_dns.py.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import Any, Iterator, Tuple
+from typing import Iterator, Tuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Choice, Wishes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_seconds
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
-    FINISH,
+    PROMOTE,
+    SWITCH,
     Stage,
     mirrored_operations,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.vhost import dns_value, same_dns_value
-
-#: Programs without which a member cannot play its part.
-REQUIRED_PROGRAMS = ("psql", "pg_ctl", "pg_controldata", "pg_waldump")
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,23 @@ class Situation:
         return [
             member
             for member in self.herd.members
-            if member is not self.candidate and not member.detached and member.facts is not None
+            if member is not self.candidate
+            and not member.detached
+            and member.facts is not None
+            and not (self.stage.unplanned and member is self.primary)
+        ]
+
+    @property
+    def followers(self) -> list[Member]:
+        """Those of them that will stream from the candidate itself: running siblings, and the old primary."""
+        candidate, source = self.candidate, self.primary
+        if candidate is None:
+            return []
+        return [
+            member
+            for member in self.replicas_to_be
+            if member is source
+            or (member.running and not member.keeps_upstream(source.name if source else None, candidate))
         ]
 
 
@@ -114,7 +126,9 @@ def primary_mismatch(situation: Situation) -> Iterator[Finding]:
 
 def not_one_writable(situation: Situation) -> Iterator[Finding]:
     """More than one member accepts writes."""
-    writable = situation.herd.writable
+    # A lost primary that came back is one more reason to bring its successor's failover to an end.
+    lost = situation.primary if situation.stage.unplanned else None
+    writable = [member for member in situation.herd.writable if member is not lost]
     if len(writable) > 1:
         names = ", ".join(member.name for member in writable)
         yield situation.herd.name, f"split brain: {len(writable)} members accept writes: {names}"
@@ -147,7 +161,8 @@ def other_major(situation: Situation) -> Iterator[Finding]:
 
 def _differs(situation: Situation, key: str, what: str) -> Iterator[Finding]:
     # Measured against the instance that takes writes: it is the one whose data must survive.
-    reference = situation.candidate if situation.stage.name == FINISH else situation.primary
+    switching = situation.stage.name in (SWITCH, PROMOTE)
+    reference = situation.primary if switching else situation.candidate or situation.primary
     expected = reference.fact(key) if reference else None
     for member in situation.herd.members:
         found = member.fact(key)
@@ -167,73 +182,9 @@ def no_answer(situation: Situation) -> Iterator[Finding]:
     """Members that run and do not answer."""
     for member in situation.herd.members:
         problem = member.fact("sql_error")
-        if problem:
+        lost = situation.stage.unplanned and member is situation.primary
+        if problem and not lost:
             yield member.name, f"PostgreSQL runs but does not answer: {problem}"
-
-
-# --- 5. and 6. the candidate and the followers ----------------------------------------------------
-
-
-def no_candidate(situation: Situation) -> Iterator[Finding]:
-    """No replica is fit to be promoted."""
-    # Without the one primary on record there is nothing to measure replicas against; other checks say so.
-    if situation.choice.winner is None and [member.name for member in situation.herd.writable] == [situation.herd.lead]:
-        reasons = "; ".join(f"{lost.name}: {lost.reason}" for lost in situation.choice.runners_up)
-        yield situation.herd.name, f"no replica is fit to be promoted ({reasons or 'the herd has a single member'})"
-
-
-def follower_pinned(situation: Situation) -> Iterator[Finding]:
-    """Followers that would stay on the old timeline."""
-    for member in situation.replicas_to_be:
-        value = member.fact("settings", "recovery_target_timeline")
-        if value not in (None, "", "latest"):
-            yield member.name, f"recovery_target_timeline is {value}: it would not follow the new primary"
-
-
-def standby_settings(situation: Situation) -> Iterator[Finding]:
-    """Followers whose settings are too low for the new primary."""
-    if situation.candidate is None:
-        return
-    for name in STANDBY_SETTINGS:
-        needed = _number(situation.candidate.fact("settings", name))
-        for member in situation.replicas_to_be:
-            has = _number(member.fact("settings", name))
-            if needed is not None and has is not None and has < needed:
-                yield member.name, f"{name} is {has}, that of {situation.candidate.name} is {needed}"
-
-
-def _number(value: Any) -> int | None:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def logical_slots(situation: Situation) -> Iterator[Finding]:
-    """Logical slots that would stay behind."""
-    primary = situation.primary
-    names = [
-        slot["name"] for slot in (primary.fact("slots") if primary else None) or [] if slot.get("type") == "logical"
-    ]
-    if primary is not None and names:
-        yield primary.name, f"it has logical replication slots, which stay behind: {', '.join(sorted(names))}"
-
-
-def sync_standbys(situation: Situation) -> Iterator[Finding]:
-    """Synchronous standbys that the new primary would wait for in vain."""
-    candidate = situation.candidate
-    wanted = str(candidate.fact("settings", "synchronous_standby_names") or "").strip() if candidate else ""
-    if not candidate or not wanted:
-        return
-    # Any standby will do ("*", or a number of any): those that will stream count. Names are another matter: who uses
-    # which application_name towards the new primary shows only once it streams from there.
-    anyone = re.match(r"\A(?:(?:ANY|FIRST)?\s*(\d+)\s*\(\s*\*\s*\)|\*)\Z", wanted, re.IGNORECASE)
-    followers = [member for member in situation.replicas_to_be if member.running]
-    if not anyone or int(anyone.group(1) or 1) > len(followers):
-        yield (
-            candidate.name,
-            f"synchronous_standby_names is {wanted!r}: commits hang until such a standby streams from it",
-        )
 
 
 def left_armed(situation: Situation) -> Iterator[Finding]:
@@ -252,104 +203,3 @@ def left_stopped(situation: Situation) -> Iterator[Finding]:
         if member.reachable and member.facts is not None and member.status in ("stopped", "absent"):
             if member is not situation.primary and member is not situation.candidate:
                 yield member.name, f"it is {member.status} and stays so"
-
-
-# --- 13. DNS --------------------------------------------------------------------------------------
-
-
-def no_vhost(situation: Situation) -> Iterator[Finding]:
-    """No DNS name leads to the herd."""
-    if not situation.herd.vhost:
-        yield situation.herd.name, "it has no vhost: nothing will lead applications to the new primary"
-
-
-def dns_skipped(situation: Situation) -> Iterator[Finding]:
-    """DNS is to be left alone."""
-    if situation.herd.vhost and situation.wishes.dns == "skip":
-        yield situation.herd.vhost, "DNS is left alone, as asked: applications keep the old address"
-
-
-def _dns(situation: Situation) -> dict[str, Any] | None:
-    return situation.herd.dns if situation.wishes.dns != "skip" and situation.herd.vhost else None
-
-
-def dns_refused(situation: Situation) -> Iterator[Finding]:
-    """The name server would refuse our update."""
-    probe = _dns(situation)
-    if probe and probe.get("error"):
-        yield str(situation.herd.vhost), f"{probe.get('reason') or probe['error']} ({probe['error']})"
-
-
-def dns_changed(situation: Situation) -> Iterator[Finding]:
-    """The vhost leads somewhere else than to the primary."""
-    probe = _dns(situation)
-    if not probe or probe.get("error") or situation.primary is None:
-        return
-    record_type = str(probe.get("type"))
-    expected = [dns_value(situation.primary, record_type)]
-    if situation.stage.name == FINISH and situation.candidate is not None:
-        expected.append(dns_value(situation.candidate, record_type))
-    values = probe.get("values") or []
-    if len(values) == 1 and any(same_dns_value(values[0], value) for value in expected):
-        return
-    holds = f"it holds {record_type} {', '.join(values) or 'nothing'}"
-    if expected[0] is None:
-        yield (
-            str(situation.herd.vhost),
-            f"{holds}, and the record of {situation.primary.server} has nothing to compare it with",
-        )
-    else:
-        yield (
-            str(situation.herd.vhost),
-            f"{holds}, but {situation.primary.name} is {expected[0]}: somebody else has changed it",
-        )
-
-
-def dns_no_target(situation: Situation) -> Iterator[Finding]:
-    """Nothing is known that the vhost could hold for the candidate."""
-    probe = _dns(situation)
-    if not probe or probe.get("error") or situation.candidate is None:
-        return
-    record_type = str(probe.get("type"))
-    if dns_value(situation.candidate, record_type) is None:
-        needs = "a dns_name" if record_type == "CNAME" else f"an address for {record_type} records"
-        yield situation.candidate.server, f"the record of this server lacks {needs}, which {situation.herd.vhost} needs"
-
-
-def dns_silent(situation: Situation) -> Iterator[Finding]:
-    """Authoritative name servers that do not answer."""
-    probe = _dns(situation)
-    for server in (probe or {}).get("servers") or []:
-        if server.get("error"):
-            yield str(situation.herd.vhost), f"name server {server.get('server')} does not answer: {server['error']}"
-
-
-def dns_ttl(situation: Situation) -> Iterator[Finding]:
-    """The TTL is long."""
-    probe = _dns(situation)
-    ttl = (probe or {}).get("ttl")
-    if ttl is not None and int(ttl) > situation.wishes.max_ttl:
-        yield (
-            str(situation.herd.vhost),
-            f"its TTL is {human_seconds(float(ttl))}: clients may use the old address that much longer",
-        )
-
-
-# --- 14. the hosts --------------------------------------------------------------------------------
-
-
-def programs(situation: Situation) -> Iterator[Finding]:
-    """Programs that are missing on a host."""
-    for member in situation.herd.members:
-        programs = member.fact("programs") or {}
-        missing = [name for name in REQUIRED_PROGRAMS if name in programs and not programs[name]]
-        if missing:
-            yield member.name, f"programs are missing on its host: {', '.join(missing)}"
-
-
-def binary_differs(situation: Situation) -> Iterator[Finding]:
-    """A restart would change the version."""
-    for member in situation.herd.members:
-        runs, on_disk = member.fact("version"), member.fact("binary_version")
-        if runs and on_disk and runs != on_disk:
-            yield member.name, f"{runs} runs, {on_disk} is on disk: a restart changes the version"

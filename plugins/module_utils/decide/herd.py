@@ -17,7 +17,10 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import pa
 
 @dataclass(frozen=True)
 class Member:
-    """One instance: what the registry says of it (role, upstream …) and what its host says (facts)."""
+    """One instance: what the registry says of it (role, upstream …) and what its host says (facts).
+
+    recorded_lsn, last_seen: the position at the last check-in that saw it running, and when that was (ISO 8601).
+    """
 
     name: str
     server: str
@@ -29,6 +32,8 @@ class Member:
     upstream: str | None = None
     priority: int = 0
     replication_user: str | None = None
+    recorded_lsn: str | None = None
+    last_seen: str | None = None
     reachable: bool = True
     error: str = ""
     facts: dict[str, Any] | None = None
@@ -77,6 +82,20 @@ class Member:
         """Promoted for a diagnosis, and recorded so: exempt from the rule of one writable instance."""
         return self.role == "detached"
 
+    @property
+    def own_slots(self) -> list[str]:
+        """The slot that it uses on its upstream, or would use as a replica."""
+        names = (self.fact("upstream", "slot"), self.fact("settings", "primary_slot_name"))
+        return sorted({str(name) for name in names if name})
+
+    def keeps_upstream(self, source: str | None, target: Member) -> bool:
+        """Whether a failover from source to target leaves it where it is: a cascade, which the new timeline reaches.
+
+        One whose upstream was the old primary moves over; and so does the sibling that the new primary itself streamed
+        from, or it would stream from a server which no longer streams from anybody.
+        """
+        return self.upstream not in (None, source, self.name) and self.name != target.upstream
+
     def streams_from(self, upstream: Member) -> bool:
         """Whether its connection settings name that member's host and port.
 
@@ -94,6 +113,7 @@ class Operation:
 
     source, target: inventory names of the old and the new primary. lease_until: seconds since the epoch.
     decisions: what was agreed to for this herd when the operation began (plan.decisions), where it is known.
+    unplanned: it began without a primary.
     """
 
     verb: str
@@ -107,6 +127,7 @@ class Operation:
     started: str = ""
     finished: str | None = None
     decisions: dict[str, Any] | None = None
+    unplanned: bool = False
 
     @property
     def open(self) -> bool:
@@ -124,6 +145,8 @@ class Herd:
     held: who holds the herd's lease, when somebody else's run is alive; empty when it is free.
     registry_error: why the registry could not be asked; empty when it could, or was not to be.
     dns: what elephaas.herd.dns_repoint's probe returned for the vhost; None when it was not asked.
+    way_back: members whose rehearsed replication connection to the candidate was refused, by inventory name: the
+        refusal's code, reason and next_step.
     now: seconds since the epoch, as a fact.
     """
 
@@ -143,6 +166,7 @@ class Herd:
     held: str = ""
     registry_error: str = ""
     dns: dict[str, Any] | None = None
+    way_back: dict[str, dict[str, Any]] = field(default_factory=dict)
     now: float = field(default=0.0)
 
     def member(self, name: str | None) -> Member | None:

@@ -1,7 +1,10 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of a failover: what will happen to whom, and its id. Private to the collection."""
+"""The plan of a failover: what will happen to whom, and its id. Private to the collection.
+
+The same plan is shown in check mode, agreed to at the gate, decided once more under the lock, and carried out.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,18 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate imp
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.checks import run_checks
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings import Situation
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member, Operation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import (
     DONE,
     FINISH,
     PROMOTE,
+    RESTORE,
     SWITCH,
+    TAKEOVER,
     Stage,
     stage_of,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.takeover import loss_of, proof_of_death, rank
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import (
     REFUSE,
     WARN,
@@ -43,6 +49,8 @@ ACTIONS = {
     "verify": "keeps its upstream, and is seen on the new timeline",
     "point": "stays stopped, and is pointed at the new primary",
     "leave": "is left as it is",
+    "supersede": "is superseded: it must not come up writable any more",
+    "keep": "stays the primary",
 }
 
 
@@ -56,60 +64,70 @@ class Move:
 
 
 def plan_failover(herd: Herd, wishes: Wishes, confirm: str = "") -> dict[str, Any]:
-    """Decide a planned failover of one herd.
+    """Decide the failover of one herd.
 
     confirm: the plan id that the operator gave, if any; only used to recognise a finished run.
     Returns plain data, described in the documentation of elephaas.herd.failover_plan_info.
     """
-    stage = stage_of(herd, confirm)
+    stage = stage_of(herd, confirm, wishes.declared)
     if stage.name == DONE:
-        return _document(herd, stage, Choice(), [], None, [], wishes)
+        return _document(Situation(herd, stage, wishes), [], [])
     choice, problem = _choice(herd, stage, wishes)
     situation = Situation(herd, stage, wishes, choice)
-    verdicts = [problem] if problem else []
-    verdicts = accept(verdicts + run_checks(situation), wishes.accept)
-    target = situation.candidate
-    moves = _moves(herd, stage, target) if target is not None else []
-    dns = _dns_change(herd, wishes, target) if target is not None else None
-    return _document(herd, stage, choice, verdicts, dns, moves, wishes)
+    verdicts = accept(([problem] if problem else []) + run_checks(situation), wishes.accept)
+    return _document(situation, verdicts, _moves(situation))
 
 
 def _choice(herd: Herd, stage: Stage, wishes: Wishes) -> tuple[Choice, Verdict | None]:
-    if stage.name != SWITCH or stage.source is None or len(herd.writable) != 1:
-        return Choice(), None
-    if herd.writable[0].name != stage.source.name:
-        return Choice(), None
+    source = stage.source
     try:
-        return choose(herd, stage.source, wishes), None
+        if stage.name == TAKEOVER and stage.target is None and source is not None:
+            return rank(herd, source, wishes), None
+        if stage.name == SWITCH and source is not None and [one.name for one in herd.writable] == [source.name]:
+            return choose(herd, source, wishes), None
     except OperatorError as error:
         return Choice(), Verdict(error.code, REFUSE, herd.name, error.reason, error.next_step)
+    return Choice(), None
 
 
-def _moves(herd: Herd, stage: Stage, target: Member) -> list[Move]:
+def _moves(situation: Situation) -> list[Move]:
+    herd, stage = situation.herd, situation.stage
+    members = sorted(herd.members, key=lambda member: member.name)
+    if stage.name == RESTORE and stage.source is not None:
+        return [_restored(member, stage.source) for member in members]
+    if situation.candidate is None:
+        return []
+    return [_move(member, stage, situation.candidate) for member in members]
+
+
+def _restored(member: Member, primary: Member) -> Move:
+    if member is primary:
+        return Move(member.name, "keep")
+    if member.role != "replica" or not member.in_recovery:
+        return Move(member.name, "leave", member.upstream)
+    return Move(member.name, "follow", member.upstream or primary.name)
+
+
+def _move(member: Member, stage: Stage, target: Member) -> Move:
     source = stage.source.name if stage.source else None
-    return [_move(member, source, target) for member in sorted(herd.members, key=lambda member: member.name)]
-
-
-def _move(member: Member, source: str | None, target: Member) -> Move:
     if member.name == target.name:
         return Move(member.name, "promote")
-    if member.detached or not member.reachable or member.status == "absent":
+    if member.name == source and stage.unplanned:
+        return Move(member.name, "supersede")
+    if member.role in ("detached", "superseded") or not member.reachable or member.status == "absent":
         return Move(member.name, "leave", member.upstream)
     if member.name == source:
         return Move(member.name, "rejoin", target.name)
-    # A cascade below a sibling keeps its upstream: the new timeline reaches it through that sibling. One whose
-    # upstream was the old primary moves over; and so does the sibling that the new primary itself streamed from,
-    # or it would stream from a server which no longer streams from anybody.
-    keeps = member.upstream not in (None, source) and member.upstream != member.name and member.name != target.upstream
+    keeps = member.keeps_upstream(source, target)
     upstream = member.upstream if keeps else target.name
     if member.status == "stopped":
         return Move(member.name, "leave" if keeps else "point", upstream)
     return Move(member.name, "verify" if keeps else "follow", upstream)
 
 
-def _dns_change(herd: Herd, wishes: Wishes, target: Member) -> dict[str, Any] | None:
-    probe = herd.dns
-    if wishes.dns == "skip" or not herd.vhost or not probe or probe.get("error"):
+def _dns_change(situation: Situation) -> dict[str, Any] | None:
+    herd, target, probe = situation.herd, situation.candidate, situation.herd.dns
+    if situation.wishes.dns == "skip" or not herd.vhost or not probe or probe.get("error") or target is None:
         return None
     values = probe.get("values") or []
     return {
@@ -153,38 +171,32 @@ def _left_slots(herd: Herd, stage: Stage) -> list[str]:
     return sorted((ours - kept) & present)
 
 
-def _document(
-    herd: Herd,
-    stage: Stage,
-    choice: Choice,
-    verdicts: list[Verdict],
-    dns: dict[str, Any] | None,
-    moves: list[Move],
-    wishes: Wishes,
-) -> dict[str, Any]:
-    target = stage.target or choice.winner
-    level = worst(verdicts)
-    begun = stage.operation if stage.name in (PROMOTE, FINISH, DONE) else None
-    if stage.name == DONE:
-        outcome = DONE
-    else:
-        outcome = REFUSE if level == REFUSE else GO
+def _document(situation: Situation, verdicts: list[Verdict], moves: list[Move]) -> dict[str, Any]:
+    herd, stage, wishes, choice = situation.herd, situation.stage, situation.wishes, situation.choice
+    source, target = stage.source, situation.candidate
+    begun = _continued(stage, target)
+    # Whom the others follow afterwards.
+    primary = source if stage.name == RESTORE else target
+    outcome = DONE if stage.name == DONE else REFUSE if worst(verdicts) == REFUSE else GO
+    loss = loss_of(herd, source, target) if stage.name == TAKEOVER and source and target else None
     plan = {
         "herd": herd.name,
+        "lead": herd.lead,
         "vhost": herd.vhost,
         "verb": "failover",
         "protected": herd.protected,
         "asks": True,
         "outcome": outcome,
         "stage": stage.name,
+        "unplanned": stage.unplanned,
         "why": stage.why,
         "begun_plan_id": begun.plan_id if begun else None,
         "agreed": begun.decisions if begun else None,
-        "source": stage.source.name if stage.source else None,
+        "source": source.name if source else None,
         "target": target.name if target else None,
         "target_why": choice.why or ("chosen by the run that began" if stage.target else ""),
         "runners_up": [asdict(lost) for lost in choice.runners_up],
-        "dns": dns,
+        "dns": _dns_change(situation),
         "moves": [asdict(move) for move in moves],
         "slots": _slots(herd, moves),
         "left_slots": _left_slots(herd, stage),
@@ -192,33 +204,47 @@ def _document(
         "accepted": sorted(
             {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable} & set(wishes.accept)
         ),
-        "armed": stage.source is not None and "standby.signal" in (stage.source.fact("signal_files") or []),
-        "rehearsal": [],
+        "armed": source is not None and "standby.signal" in (source.fact("signal_files") or []),
+        "proof": proof_of_death(source, wishes) if stage.name == TAKEOVER and source else None,
+        "loss": {**asdict(loss), "text": loss.text} if loss else None,
+        "way_back": herd.way_back,
         "token_floor": herd.highest_token,
-        "expected_loss_bytes": 0,
+        "system_identifier": primary.fact("system_identifier") if primary else None,
+        "timeline": primary.fact("timeline") if primary else None,
+        "replication_user": _replication_user(herd, primary) if primary else None,
+        "roles": _roles_after(herd, moves),
     }
     return {**plan, "decisions": decisions(plan)}
 
 
-def add_rehearsal(plan: dict[str, Any], verdicts: Iterable[Verdict], wishes: Wishes) -> dict[str, Any]:
-    """The plan with what a rehearsal on the hosts has found, which can still turn it into a refusal.
+def _continued(stage: Stage, target: Member | None) -> Operation | None:
+    """The operation that this plan goes on with, whose agreement holds for it too."""
+    operation = stage.operation
+    if stage.name in (PROMOTE, FINISH, DONE, RESTORE):
+        return operation
+    if stage.name == TAKEOVER and operation and operation.unplanned and target and operation.target == target.name:
+        return operation
+    return None
 
-    Kept apart in the plan, so that the second look under the lock, which rehearses nothing, decides by it as well.
-    """
-    found = accept(verdicts, wishes.accept)
-    known = [Verdict(**verdict) for verdict in plan["verdicts"]]
-    every = most_severe_first(known + found)
-    refused = plan["outcome"] != DONE and worst(every) == REFUSE
-    merged = {
-        **plan,
-        "outcome": REFUSE if refused else plan["outcome"],
-        "verdicts": [verdict.as_dict() for verdict in every],
-        "rehearsal": [verdict.as_dict() for verdict in found],
-        "accepted": sorted(
-            set(plan["accepted"]) | {verdict.code for verdict in found if verdict.code in wishes.accept}
-        ),
-    }
-    return {**merged, "decisions": decisions(merged)}
+
+def _replication_user(herd: Herd, target: Member) -> str | None:
+    """The role to replicate as: on record, or what the replicas use now."""
+    if target.replication_user:
+        return target.replication_user
+    used = [member.fact("upstream", "user") for member in (target, *herd.members)]
+    return next((user for user in used if user), None)
+
+
+def _roles_after(herd: Herd, moves: Iterable[Move]) -> dict[str, dict[str, str | None]]:
+    """The roles to record once the plan is done: server -> role and upstream_server."""
+    servers = {member.name: member.server for member in herd.members}
+    roles: dict[str, dict[str, str | None]] = {}
+    for move in moves:
+        role = {"promote": "primary", "supersede": "superseded", "leave": "", "keep": ""}.get(move.action, "replica")
+        if role:
+            upstream = servers.get(move.upstream or "") if role == "replica" else None
+            roles[servers[move.name]] = {"role": role, "upstream_server": upstream}
+    return roles
 
 
 def decisions(plan: dict[str, Any]) -> dict[str, Any]:
@@ -232,6 +258,8 @@ def decisions(plan: dict[str, Any]) -> dict[str, Any]:
         "outcome": plan["outcome"],
         "source": plan["source"],
         "target": plan["target"],
+        "unplanned": plan["unplanned"],
+        "proof": plan["proof"],
         "dns": [_canonical(dns[key]) for key in ("record", "type", "from", "to")] if dns else None,
         "moves": sorted([move["name"], move["action"], move["upstream"] or ""] for move in plan["moves"]),
         "slots": plan["slots"],
@@ -265,17 +293,3 @@ def changed_decisions(confirmed: dict[str, Any], now: dict[str, Any]) -> list[st
     else:
         keys = tuple(before)
     return [f"{key}: {before[key]} became {after[key]}" for key in keys if before[key] != after[key]]
-
-
-def roles_after(plan: dict[str, Any], servers: dict[str, str]) -> dict[str, dict[str, str | None]]:
-    """The roles to record once the plan is done: server -> role and upstream_server.
-
-    servers: inventory name -> server name.
-    """
-    roles: dict[str, dict[str, str | None]] = {}
-    for move in plan["moves"]:
-        if move["action"] == "promote":
-            roles[servers[move["name"]]] = {"role": "primary", "upstream_server": None}
-        elif move["action"] != "leave":
-            roles[servers[move["name"]]] = {"role": "replica", "upstream_server": servers.get(move["upstream"] or "")}
-    return roles

@@ -16,6 +16,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import H
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import records_of
 
 SWITCH = "switch"
+TAKEOVER = "takeover"
+RESTORE = "restore"
 PROMOTE = "promote"
 FINISH = "finish"
 DONE = "done"
@@ -24,6 +26,8 @@ STUCK = "stuck"
 #: What each stage means, for people; docs and plans print it.
 MEANING = {
     SWITCH: "the primary runs; nothing has been stopped",
+    TAKEOVER: "there is no primary; the most advanced replica takes over",
+    RESTORE: "the primary is back, and nobody was promoted: the members follow it again",
     PROMOTE: "the old primary is stopped and armed; the candidate still has to be promoted",
     FINISH: "the candidate is promoted; DNS, the other members and the records are left",
     DONE: "already done",
@@ -33,13 +37,21 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Stage:
-    """name: one of the constants above; source and target: the old and the new primary where they are fixed."""
+    """name: one of the constants above; source and target: the old and the new primary where they are fixed.
+
+    operation: the one that was begun, or that is done.
+    """
 
     name: str
     why: str
     source: Member | None = None
     target: Member | None = None
     operation: Operation | None = None
+
+    @property
+    def unplanned(self) -> bool:
+        """The old primary is lost: whatever becomes of it, it is not part of the herd any more."""
+        return self.name == TAKEOVER or bool(self.name == FINISH and self.operation and self.operation.unplanned)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ def _operation(record: dict[str, Any]) -> Operation:
         operator=detail.get("operator") or "",
         lease_until=record.get("lease_until"),
         decisions=detail.get("decisions"),
+        unplanned=bool(detail.get("unplanned")),
     )
 
 
@@ -109,12 +122,20 @@ def finished_failover(herd: Herd) -> Operation | None:
     return max(done, key=lambda operation: operation.token, default=None)
 
 
-def stage_of(herd: Herd, confirm: str = "") -> Stage:
-    """Where this herd stands. confirm: the plan id that the operator gave, if any."""
+def stage_of(herd: Herd, confirm: str = "", declared: bool = False) -> Stage:
+    """Where this herd stands.
+
+    confirm: the plan id that the operator gave, if any. declared: somebody states, or will see to it, that the recorded
+    primary is dead: one that runs and does not answer counts as lost then.
+    """
     begun = begun_failover(herd)
-    source, target = (herd.member(begun.source), herd.member(begun.target)) if begun else (None, None)
-    if begun and source and target:
-        return _stage_of_begun(begun, source, target)
+    if begun:
+        source, target = herd.member(begun.source), herd.member(begun.target)
+        if source is None or target is None:
+            # Renamed, removed or filtered out meanwhile: what it stopped or promoted cannot be looked for.
+            return Stage(STUCK, _unknown_members(begun), source, target, begun)
+        decide = _stage_of_takeover if begun.unplanned else _stage_of_switch
+        return decide(begun, source, target)
 
     finished = finished_failover(herd)
     if finished:
@@ -131,12 +152,42 @@ def stage_of(herd: Herd, confirm: str = "") -> Stage:
                 target,
                 finished,
             )
-    return Stage(SWITCH, MEANING[SWITCH], herd.member(herd.lead))
+    lead = herd.member(herd.lead)
+    if lead is not None and _is_lost(herd, lead, declared):
+        return Stage(TAKEOVER, MEANING[TAKEOVER], lead)
+    return Stage(SWITCH, MEANING[SWITCH], lead)
 
 
-def _stage_of_begun(begun: Operation, source: Member, target: Member) -> Stage:
+def _unknown_members(begun: Operation) -> str:
+    return (
+        f"a failover from {begun.source or 'a member that is unknown'} to {begun.target or 'one that is unknown'} by "
+        f"{begun.operator} was interrupted, and this inventory does not hold both"
+    )
+
+
+def _is_lost(herd: Herd, lead: Member, declared: bool) -> bool:
+    """No other member accepts writes, and the primary on record does not, or hangs and was declared dead."""
+    others = [member for member in herd.writable if member.name != lead.name]
+    hangs = bool(lead.fact("sql_error")) and declared
+    return not others and (hangs or not lead.writable) and lead.status != "absent"
+
+
+def _stage_of_takeover(begun: Operation, source: Member, target: Member) -> Stage:
+    if target.writable and promoted_by_operation(target):
+        # Also beside an old primary that has come back: the sooner DNS and the others are with the new one, the better.
+        return Stage(FINISH, MEANING[FINISH], source, target, begun)
+    if source.writable and not target.writable and not _promotion_requested(target):
+        return Stage(RESTORE, MEANING[RESTORE], source, None, begun)
+    if target.in_recovery:
+        # Once its promotion was asked for it may happen at any moment: no other member may be promoted any more.
+        fixed = target if _promotion_requested(target) else None
+        return Stage(TAKEOVER, MEANING[TAKEOVER], source, fixed, begun)
+    return _stuck(begun, source, target)
+
+
+def _stage_of_switch(begun: Operation, source: Member, target: Member) -> Stage:
     armed = "standby.signal" in (source.fact("signal_files") or [])
-    if target.writable and not source.writable and promoted_by_waiter(target):
+    if target.writable and not source.writable and promoted_by_operation(target):
         return Stage(FINISH, MEANING[FINISH], source, target, begun)
     # A waiter that nobody can reach may still promote the moment the primary stops, whoever the next candidate is.
     if source.writable and not target.writable and (target.reachable or not armed):
@@ -144,24 +195,37 @@ def _stage_of_begun(begun: Operation, source: Member, target: Member) -> Stage:
     cleanly_stopped = source.status == "stopped" and source.fact("control", "state") == "shut down"
     if target.in_recovery and cleanly_stopped and armed:
         return Stage(PROMOTE, MEANING[PROMOTE], source, target, begun)
-    return Stage(
-        STUCK,
+    if not source.writable and not target.writable and not _promotion_requested(target):
+        # It went down in another way than it was asked to, or was restarted read-only by somebody else.
+        why = f"{_interrupted(source, target)}; nobody was promoted"
+        return Stage(TAKEOVER, why, source, None, begun)
+    return _stuck(begun, source, target)
+
+
+def _stuck(begun: Operation, source: Member, target: Member) -> Stage:
+    return Stage(STUCK, _interrupted(source, target), source, target, begun)
+
+
+def _interrupted(source: Member, target: Member) -> str:
+    return (
         f"an earlier failover from {source.name} to {target.name} was interrupted: {source.name} is "
-        f"{_shown(source)}, {target.name} is {_shown(target)}",
-        source,
-        target,
-        begun,
+        f"{_shown(source)}, {target.name} is {_shown(target)}"
     )
 
 
-def promoted_by_waiter(member: Member) -> bool:
-    """Whether its present timeline began with a promotion that a waiter asked for, with the proof in its hands.
+def _promotion_requested(member: Member) -> bool:
+    """An operation has asked for its promotion, which may happen at any moment, or is not known to it yet."""
+    return member.fact("waiter", "state") == "promoting" or not member.reachable
+
+
+def promoted_by_operation(member: Member) -> bool:
+    """Whether its present timeline began with a promotion that one of our operations asked for.
 
     That it accepts writes is no proof: somebody may have promoted it by hand while the old primary took writes too.
     """
     if not member.fact("waiter", "times", "promote_called"):
         return False
-    # A waiter that died right after its request could not write down what came of it.
+    # A process that died right after its request could not write down what came of it.
     began = member.fact("waiter", "evidence", "timeline_new")
     before = member.fact("waiter", "expect_timeline")
     timeline = member.fact("timeline")

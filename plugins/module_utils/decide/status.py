@@ -163,11 +163,12 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
         )
     if herd.operation and herd.operation.open:
         operation = herd.operation
+        moves = f" from {operation.source} to {operation.target}" if operation.source else ""
         yield Verdict(
             "OPERATION_OPEN",
             WARN,
             herd.name,
-            f"a {operation.verb} from {operation.source} to {operation.target} by {operation.operator} is not finished",
+            f"a {operation.verb}{moves} by {operation.operator} is not finished",
             "If its run is dead, run the same command again.",
         )
     if herd.hold_reason:

@@ -48,7 +48,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     verdict = "" if plan["outcome"] == GO else "  REFUSED"
     lines = [f"{herd}: {printable(plan['source'])} -> {printable(plan['target'] or '?')}{verdict}"]
     if plan["stage"] != SWITCH:
-        lines.append(f"  resumes: {printable(plan['why'])}")
+        resumes = "unplanned" if plan["unplanned"] and not plan["begun_plan_id"] else "resumes"
+        lines.append(f"  {resumes}: {printable(plan['why'])}")
     if plan["target"]:
         lines.append(f"  promoted because: {printable(plan['target_why'])}")
     lines += [f"  not {printable(lost['name'])}: {printable(lost['reason'])}" for lost in plan["runners_up"]]
@@ -61,7 +62,8 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         upstream = f" ({printable(move['upstream'])})" if move["action"] in ("follow", "verify", "point") else ""
         lines.append(f"  {printable(move['name'])} {ACTIONS[move['action']]}{upstream}")
     lines += verdict_lines(plan["verdicts"])
-    lines.append(f"  expected loss: {plan['expected_loss_bytes']} bytes")
+    if plan["target"]:
+        lines.append(f"  loss: {printable(plan['loss']['text'] if plan['loss'] else 'nothing')}")
     return lines
 
 

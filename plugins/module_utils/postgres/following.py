@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The three states of follow: following, prepared, absent. Private to the collection.
+"""Three states of follow: following, prepared, absent (two more are in isolation.py). Private to the collection.
 
 Each takes (target, parameters of the module, check mode, facts, token store) and returns an Outcome.
 """
@@ -21,13 +21,16 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo im
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control import log_marks, log_since, start
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import find_layout
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.outcome import Outcome
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.slots import drop_unused_slots
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import (
     configured,
     desired_conninfo,
+    effective_conninfo,
     refuse_self,
+    reload_settings,
     remove_signal,
     signal_present,
     store_settings,
@@ -41,15 +44,6 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import
 _POLL_S = 0.05
 
 
-class Outcome(NamedTuple):
-    """did: what was done, in words; empty: nothing. before, after: for a diff, without secrets."""
-
-    did: list[str]
-    before: str
-    after: str
-    more: dict[str, Any]
-
-
 class _Wish(NamedTuple):
     """The settings as they should be. conninfo and changes hold secrets; before and after do not."""
 
@@ -59,13 +53,13 @@ class _Wish(NamedTuple):
     after: str
 
 
-def _wish(target: Target, params: dict[str, Any], facts: dict[str, Any]) -> _Wish:
+def _wish(target: Target, params: dict[str, Any], facts: dict[str, Any], store: TokenStore) -> _Wish:
     host, port = params["upstream_host"], params["upstream_port"]
     refuse_self(facts, host, port)
     present = configured(facts, find_layout(target, None).config_file, target.timeout)
-    conninfo = desired_conninfo(
-        present["primary_conninfo"], host, port, params["upstream_user"], params["application_name"]
-    )
+    # One that was isolated has its user, password and TLS settings from before.
+    known = present["primary_conninfo"] or (store.read_isolated() or {}).get("primary_conninfo", "")
+    conninfo = desired_conninfo(known, host, port, params["upstream_user"], params["application_name"])
     slot = present["primary_slot_name"] if params["slot"] is None else params["slot"]
     wanted = {"primary_conninfo": format_conninfo(conninfo), "primary_slot_name": slot}
     return _Wish(
@@ -99,7 +93,7 @@ def following(
         raise OperatorError(
             "IS_PRIMARY", f"{target.label} is a writable primary.", "Stop it first; it is started as a replica then."
         )
-    wish = _wish(target, params, facts)
+    wish = _wish(target, params, facts, store)
     did = []
     if not signal_present(target.data_directory):
         did.append("wrote standby.signal")
@@ -107,7 +101,7 @@ def following(
         did.append(f"pointed it at {params['upstream_host']}:{params['upstream_port']}")
     if stopped:
         did.append("started it")
-    elif not did and _overridden(facts, wish, target.timeout):
+    elif not did and effective_conninfo(facts, target.timeout) != format_conninfo(wish.conninfo):
         did.append("reloaded it")
     if check_mode:
         if did or not _streams(facts, params, target.timeout):
@@ -126,42 +120,12 @@ def following(
         start(target, log_file)
         facts = observe(target)
     elif did:
-        _reload(facts, wish, target.timeout)
+        reload_settings(facts, format_conninfo(wish.conninfo), target.timeout)
     _see_streaming(target, params, facts, log_file, marks)
+    store.forget_isolated()
     dropped = drop_unused_slots(address_of(facts), params["drop_slots"])
     did += [f"dropped the replication slot {name}" for name in dropped]
     return Outcome(did, wish.before, wish.after, {})
-
-
-def _effective(facts: dict[str, Any], timeout: float) -> str:
-    try:
-        return query(address_of(facts), "SELECT setting FROM pg_settings WHERE name = 'primary_conninfo';", timeout)
-    except SqlError as error:
-        raise OperatorError(
-            "NO_ANSWER", f"The instance in {facts['data_directory']} does not answer: {error}."
-        ) from error
-
-
-def _overridden(facts: dict[str, Any], wish: _Wish, timeout: float) -> bool:
-    return _effective(facts, timeout) != format_conninfo(wish.conninfo)
-
-
-def _reload(facts: dict[str, Any], wish: _Wish, timeout: float) -> None:
-    """Make a running server use what is in its files. A new upstream needs no restart since PostgreSQL 13."""
-    try:
-        query(address_of(facts), "SELECT pg_reload_conf();", timeout)
-    except SqlError as error:
-        raise OperatorError("SETTING_REFUSED", f"The configuration cannot be reloaded: {error}.") from error
-    deadline = time.monotonic() + 5
-    while _overridden(facts, wish, timeout):
-        # The postmaster reads its files a moment after it was told to.
-        if time.monotonic() > deadline:
-            raise OperatorError(
-                "SETTING_OVERRIDDEN",
-                f"primary_conninfo of the instance in {facts['data_directory']} does not take effect.",
-                "Look at pg_file_settings, and for primary_conninfo on the server's command line.",
-            )
-        time.sleep(_POLL_S)
 
 
 def _receiver(facts: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -216,7 +180,7 @@ def prepared(
         require_answer(facts)
         if not facts["writable"]:
             raise OperatorError("IS_REPLICA", f"{target.label} is a running replica.", "Use state=following.")
-    wish = _wish(target, params, facts)
+    wish = _wish(target, params, facts, store)
     seen = test_upstream(
         facts["programs"]["psql"], wish.conninfo, facts["system_identifier"], target.label, target.timeout
     )

@@ -52,6 +52,7 @@ SIGNAL_FILES = ("standby.signal", "recovery.signal")
 _PRIVATE_SETTINGS = ("primary_conninfo", "archive_command", "archive_library", "unix_socket_directories")
 _PRESET = ("data_checksums", "wal_segment_size", "data_directory")
 
+# A column that only newer versions have is read through to_jsonb, which gives null for the older ones.
 _SQL = """
 SELECT json_build_object(
   'in_recovery', pg_is_in_recovery(),
@@ -80,7 +81,9 @@ SELECT json_build_object(
       WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name NOT LIKE 'elephaas%%'),
   'slots', (SELECT coalesce(json_agg(json_build_object(
       'name', slot_name, 'type', slot_type, 'active', active, 'restart_lsn', restart_lsn,
-      'wal_status', wal_status, 'temporary', temporary) ORDER BY slot_name), '[]') FROM pg_replication_slots),
+      'wal_status', wal_status, 'temporary', temporary,
+      'failover', (to_jsonb(s)->>'failover')::boolean, 'synced', (to_jsonb(s)->>'synced')::boolean,
+      'invalid', to_jsonb(s)->>'invalidation_reason') ORDER BY slot_name), '[]') FROM pg_replication_slots s),
   'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (%s)),
   'started_at', extract(epoch FROM pg_postmaster_start_time()),
   'pending_restart', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
@@ -209,6 +212,8 @@ def _empty(target: Target) -> dict[str, Any]:
         "programs": dict.fromkeys(PROGRAMS),
         "operation": None,
         "waiter": None,
+        # Filled by readiness.py, for who asks for it.
+        "readiness": None,
         "warnings": [],
     }
 

@@ -17,8 +17,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe impor
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target, check_options, target_from
 
 
-def _look(target: Target, _params: dict[str, Any]) -> dict[str, Any]:
-    return {"instance": observe(target)}
+def _look(target: Target, params: dict[str, Any]) -> dict[str, Any]:
+    if not params.get("readiness"):
+        return {"instance": observe(target)}
+    from ansible_collections.elephaas.herd.plugins.module_utils.postgres.readiness import observe_readiness
+
+    return {"instance": observe_readiness(target)}
 
 
 def _step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
@@ -28,8 +32,23 @@ def _step(target: Target, params: dict[str, Any]) -> dict[str, Any]:
     return take_step(target, params)
 
 
-#: What can be asked for; each takes the instance and the job's parameters, and runs as the instance's account.
-JOBS: dict[str, Callable[[Target, dict[str, Any]], dict[str, Any]]] = {"look": _look, "step": _step}
+def _verb(name: str) -> Callable[[Target, dict[str, Any]], dict[str, Any]]:
+    def work(target: Target, params: dict[str, Any]) -> dict[str, Any]:
+        from ansible_collections.elephaas.herd.plugins.module_utils.postgres import verbs
+
+        result: dict[str, Any] = getattr(verbs, name)(target, params, params["check_mode"])
+        return result
+
+    return work
+
+
+#: What can be asked for; each takes the instance and the job's parameters, and runs as the instance's account. The
+#: verbs take the parameters of the module of that name, all of them, and check_mode.
+JOBS: dict[str, Callable[[Target, dict[str, Any]], dict[str, Any]]] = {
+    "look": _look,
+    "step": _step,
+    **{name: _verb(name) for name in ("instance", "follow", "promote", "operation_token")},
+}
 
 
 def run_jobs(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

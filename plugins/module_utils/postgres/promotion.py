@@ -17,7 +17,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres import trigger
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import Address, SqlError, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.slots import create_slots
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore, check_token
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.verb import require_answer, require_token
@@ -144,7 +145,7 @@ def promoted(
         if params["proof"] == "none":
             did.append("promoted it without a proof")
             if not check_mode:
-                _promote_now(target, facts, store)
+                _promote_now(target, params, facts, store)
         else:
             waiter = _own_waiter(target, store)
             did.append("its waiter promoted it")
@@ -217,13 +218,31 @@ def _why(record: dict[str, Any]) -> str:
     return f" ({refused})" if refused else ""
 
 
-def _promote_now(target: Target, facts: dict[str, Any], store: TokenStore) -> None:
+def _promote_now(target: Target, params: dict[str, Any], facts: dict[str, Any], store: TokenStore) -> None:
+    """Ask at once, on record in the waiter's place: the next run has to know that it was us who asked."""
     address = address_of(facts)
     try:
         with store.locked():
             # A newer claim, or the waiter's own decision, either came before this lock or sees its effect.
-            check_token(store.read(), target.token)
-            call_off(store, "superseded")
+            operation = check_token(store.read(), target.token)
+            earlier = call_off(store, "superseded")
+            create_slots(address, params["slots"], list((earlier or {}).get("slots_created", [])))
+            record = {
+                "state": "promoting",
+                "token": operation["token"],
+                "plan_id": operation["operation"].get("plan_id"),
+                "pid": None,
+                "start_time": "",
+                "expect_timeline": facts["timeline"],
+                "slots": params["slots"],
+                "slots_created": [],
+                "evidence": {"timeline_old": facts["timeline"], "replayed_lsn": facts["positions"]["replayed"]},
+                "times": {"promote_called": time.time()},
+                "seconds_without_primary": None,
+                "error": None,
+            }
+            # Before the call: should this process die in between, nobody may believe that nothing was asked.
+            store.write_waiter(record)
             query(address, trigger.REQUEST, 10)
     except SqlError as error:
         raise OperatorError(
@@ -233,6 +252,19 @@ def _promote_now(target: Target, facts: dict[str, Any], store: TokenStore) -> No
         raise OperatorError(
             "STILL_PROMOTING", f"{target.label} is still in recovery after {target.timeout:g} s.", "See its log."
         )
+    _note_promoted(target, address, record, store)
+
+
+def _note_promoted(target: Target, address: Address, record: dict[str, Any], store: TokenStore) -> None:
+    record["times"]["writable"] = time.time()
+    try:
+        timeline = query(address, "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);", target.timeout)
+    except SqlError as error:
+        raise OperatorError("NO_ANSWER", f"{target.label} was promoted and does not answer: {error}.") from error
+    record["evidence"]["timeline_new"] = int(timeline, 16)
+    record["state"] = "promoted"
+    with store.locked():
+        store.write_waiter(record)
 
 
 def disarmed(

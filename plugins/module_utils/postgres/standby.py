@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import time
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
@@ -28,6 +29,8 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.settings im
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import fsync_directory
 
 STANDBY_SIGNAL = "standby.signal"
+
+_POLL_S = 0.02
 
 # What libpq says before any server has answered; everything else is an answer of the upstream.
 _NO_ANSWER = re.compile(
@@ -210,6 +213,37 @@ def _rewrite_auto_conf(path: str, values: dict[str, str]) -> None:
         os.fsync(out.fileno())
     os.rename(temporary, path)
     fsync_directory(os.path.dirname(path))
+
+
+def effective_conninfo(facts: dict[str, Any], timeout: float) -> str:
+    """primary_conninfo as the running server uses it. Holds secrets: never return it."""
+    try:
+        return query(address_of(facts), "SELECT setting FROM pg_settings WHERE name = 'primary_conninfo';", timeout)
+    except SqlError as error:
+        raise OperatorError(
+            "NO_ANSWER", f"The instance in {facts['data_directory']} does not answer: {error}."
+        ) from error
+
+
+def reload_settings(facts: dict[str, Any], conninfo: str, timeout: float) -> None:
+    """Make a running server use what is in its files. A new upstream needs no restart since PostgreSQL 13.
+
+    conninfo: primary_conninfo as it has to be afterwards. Raises OperatorError SETTING_OVERRIDDEN, SETTING_REFUSED.
+    """
+    try:
+        query(address_of(facts), "SELECT pg_reload_conf();", timeout)
+    except SqlError as error:
+        raise OperatorError("SETTING_REFUSED", f"The configuration cannot be reloaded: {error}.") from error
+    deadline = time.monotonic() + 5
+    while effective_conninfo(facts, timeout) != conninfo:
+        # The postmaster reads its files a moment after it was told to.
+        if time.monotonic() > deadline:
+            raise OperatorError(
+                "SETTING_OVERRIDDEN",
+                f"primary_conninfo of the instance in {facts['data_directory']} does not take effect.",
+                "Look at pg_file_settings, and for primary_conninfo on the server's command line.",
+            )
+        time.sleep(_POLL_S)
 
 
 def edit_auto_conf(text: str, values: dict[str, str]) -> str:

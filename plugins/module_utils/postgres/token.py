@@ -39,6 +39,7 @@ class TokenStore:
         self.waiter_file = f"{stem}.waiter.json"
         self.waiter_log = f"{stem}.waiter.log"
         self.server_log = f"{stem}.server.log"
+        self._isolated = f"{stem}.isolated.json"
 
     def prepare(self) -> None:
         """Make the directory. Raises OperatorError STATE_DIRECTORY."""
@@ -97,6 +98,19 @@ class TokenStore:
     def write_waiter(self, record: dict[str, Any]) -> None:
         """Replace the waiter's record; atomic, not flushed: it means nothing after the host itself went down."""
         self._save(self.waiter_file, record, durable=False)
+
+    def read_isolated(self) -> dict[str, Any] | None:
+        """The connection settings that were taken from a member when its primary was lost; they can hold a password."""
+        return self._load(self._isolated)
+
+    def write_isolated(self, settings: dict[str, Any]) -> None:
+        """Keep them until it follows somebody again; durable, because the server's own files no longer have them."""
+        self._save(self._isolated, settings, durable=True)
+
+    def forget_isolated(self) -> None:
+        """It follows somebody again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._isolated)
 
     def _load(self, path: str) -> dict[str, Any] | None:
         try:

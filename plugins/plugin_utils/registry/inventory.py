@@ -31,7 +31,7 @@ SELECT json_build_object(
             'dns_name', s.dns_name, 'role', i.role, 'upstream_server', us.hostname, 'port', i.effective_port,
             'pgdata', i.effective_pgdata, 'version', i.version, 'vhost', h.vhost, 'lag_bytes', i.lag_bytes,
             'is_online', i.is_online, 'last_seen', {last_seen}, 'system_identifier', i.system_identifier,
-            'timeline', i.timeline, 'os_user', h.os_user, 'control', h.control,
+            'timeline', i.timeline, 'lsn', i.lsn, 'os_user', h.os_user, 'control', h.control,
             'replication_user', h.replication_user, 'priority', i.priority, 'base_name', h.base_name,
             'hold_reason', h.hold_reason, 'hold_by', h.hold_by, 'hold_since', {hold_since})
             ORDER BY e.env_name, h.herd_name, s.hostname)
@@ -46,7 +46,8 @@ SELECT json_build_object(
         SELECT json_agg(json_build_object(
             'herd', h.herd_name, 'environment', e.env_name, 'verb', o.verb, 'state', o.state, 'token', o.token,
             'plan_id', o.plan_id, 'from_server', o.from_server, 'to_server', o.to_server, 'operator', o.operator,
-            'lease_until', {lease_until}, 'started', {started}, 'finished', {finished})
+            'lease_until', {lease_until}, 'started', {started}, 'finished', {finished},
+            'unplanned', coalesce(o.plan->>'unplanned' = 'true', false))
             ORDER BY e.env_name, h.herd_name, o.operation_id)
           FROM {schema}.ele_operation o
           JOIN {schema}.ele_herd h ON h.herd_id = o.herd_id
