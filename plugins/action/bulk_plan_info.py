@@ -5,19 +5,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import VERBS, Request
-from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
-from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import leads_of, plan_herds
+from ansible_collections.elephaas.herd.plugins.plugin_utils.bulk_plans import herds_held, leads_of, plan_herds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import Remembered
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import RegistryAction
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.asking import who_holds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import REGISTRY_ARGUMENT_SPEC
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 
 
 class ActionModule(RegistryAction):
@@ -54,7 +50,9 @@ class ActionModule(RegistryAction):
             tuple(code.strip() for code in params["accept"].split(",") if code.strip()),
             params["without_registry"],
         )
-        held, lost = ({}, "") if params["without_registry"] else _ask_registry(params, leads, hostvars)
+        held, lost = (
+            ({}, "") if params["without_registry"] else herds_held(params["registry"], params["verb"], leads, hostvars)
+        )
         plans = plan_herds(
             leads,
             request,
@@ -66,15 +64,3 @@ class ActionModule(RegistryAction):
             lost,
         )
         return {"changed": False, "plans": plans}
-
-
-def _ask_registry(
-    params: dict[str, Any], leads: Mapping[str, str], hostvars: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, str], str]:
-    """By herd, why no operation may begin on it now; and why the registry cannot be asked at all."""
-    herds = {
-        group: (plain(hostvars[lead]["elephaas_herd"]), plain(hostvars[lead]["elephaas_environment"]))
-        for group, lead in leads.items()
-    }
-    held, lost = who_holds(params["registry"], params["verb"], herds, this_holder(os.getppid()))
-    return {group: error.reason for group, error in held.items()}, lost

@@ -78,7 +78,7 @@ def _outcome(plan: Mapping[str, Any], result: Mapping[str, Any] | None, rehearsa
         failures=plain(result.get("failures") or []),
     )
     if not result.get("failed"):
-        return {**row, "outcome": "done", "reason": ""}
+        return {**row, "outcome": "done", "reason": str(result.get("note") or "")}
     if result.get("code") == "NOT_BEGUN":
         return {**row, "outcome": "not begun", "reason": str(result.get("reason"))}
     if result.get("code"):

@@ -14,6 +14,7 @@ short_description: Show how each herd of a bulk operation ended
 description:
   - Prints the failures, each with the end of that PostgreSQL's log, and then one table with a line for each herd, problems
     first.
+  - Reports on M(elephaas.herd.switch_dns_run) as well; what it counts then are DNS names.
 options:
   hosts:
     description: Inventory names of the hosts that M(elephaas.herd.bulk_run) ran for.

@@ -189,6 +189,12 @@ herds:
     hold_reason:
       description: Why the herd is on hold, or null.
       type: str
+    hold_by:
+      description: Who put it on hold, or null.
+      type: str
+    hold_since:
+      description: When that was, in UTC, or null.
+      type: str
     whole:
       description: All its members were looked at. Otherwise nothing is said about what the others might be.
       type: bool

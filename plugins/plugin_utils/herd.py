@@ -59,6 +59,8 @@ def herd_of(
         protected=bool(own.get("elephaas_protected")),
         vhost=own.get("elephaas_vhost"),
         hold_reason=own.get("elephaas_hold_reason"),
+        hold_by=own.get("elephaas_hold_by"),
+        hold_since=own.get("elephaas_hold_since"),
         missing=tuple(name for name in names if name not in hostvars),
         operation=_operation(own.get("elephaas_operation")),
         last_failover=_operation(own.get("elephaas_last_failover")),

@@ -41,7 +41,8 @@ CONNECTION_GROUPS = {
 
 MEMBER_FIELDS = (
     "role", "port", "pgdata", "version", "vhost", "lag_bytes", "is_online", "last_seen", "system_identifier",
-    "timeline", "lsn", "os_user", "control", "replication_user", "priority", "base_name", "hold_reason",
+    "timeline", "lsn", "os_user", "control", "replication_user", "priority", "base_name", "hold_reason", "hold_by",
+    "hold_since",
 )  # fmt: skip
 
 # What ends up as an argument of ssh must not look like an option, and must be one word (ssh(1), RFC 952, RFC 1123).

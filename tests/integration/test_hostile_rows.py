@@ -99,7 +99,7 @@ IDENTITY = {
 }
 # Column of a herd or an instance -> host variable.
 SHOWN = {
-    "herd": {name: f"elephaas_{name}" for name in ("vhost", "os_user", "control", "replication_user", "base_name", "hold_reason")},
+    "herd": {name: f"elephaas_{name}" for name in ("vhost", "os_user", "control", "replication_user", "base_name", "hold_reason", "hold_by")},
     "instance": {
         "role": "elephaas_role",
         "version": "elephaas_version",

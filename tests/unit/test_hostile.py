@@ -209,7 +209,7 @@ def test_names_of_a_fleet_file(section: str, canary: Path) -> None:
 # -- the inventory -----------------------------------------------------------------------------------------------------
 
 FREE = ("datacenter", "dns_name", "role", "pgdata", "version", "vhost", "os_user", "control", "replication_user",
-        "base_name", "hold_reason", "system_identifier", "last_seen", "upstream_server")  # fmt: skip
+        "base_name", "hold_reason", "hold_by", "hold_since", "system_identifier", "last_seen", "upstream_server")  # fmt: skip
 NAMES = ("herd", "environment", "server", "address", "ssh_user")
 
 
@@ -337,6 +337,8 @@ def _odd_herd(source: Iterator[str]) -> Herd:
     odd = healthy(
         vhost=next(source),
         hold_reason=next(source),
+        hold_by=next(source),
+        hold_since=next(source),
         held=next(source),
         registry_error=next(source),
         dns=probed(next(source), reason=next(source), error=next(source), record=next(source)),

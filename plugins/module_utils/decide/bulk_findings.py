@@ -9,6 +9,7 @@ from typing import Any, Iterator
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings_hosts import config_problem
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.hold import NEXT_STEP
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import begun_failover
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
@@ -23,8 +24,8 @@ def herd_findings(herd: Herd, verb: str) -> Iterator[Verdict]:
             "HERD_ON_HOLD",
             REFUSE,
             herd.name,
-            f"it is on hold: {herd.hold_reason}",
-            "Have the hold lifted by who put it there.",
+            f"it is on hold: {herd.hold}",
+            NEXT_STEP,
         )
     begun = begun_failover(herd)
     if begun is not None:

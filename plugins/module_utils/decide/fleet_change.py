@@ -10,7 +10,7 @@ names it. Fleets are described in decide/fleet.py.
 
 from __future__ import annotations
 
-from typing import AbstractSet, Any, Dict, Iterable, Tuple
+from typing import AbstractSet, Any, Dict, Iterable, Mapping, Tuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide import names
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.fields import Problems
@@ -167,20 +167,39 @@ def kept_roles(current: Fleet, wanted: Fleet, live: Iterable[tuple[str, str]]) -
     return notes
 
 
+_DONE = {"remove": "removed", "change": "changed"}
+#: What tells where a herd or a member of it is, and what leads to it.
+_PLACE = frozenset({"role", "upstream", "port", "pgdata", "vhost"})
+
+
+def _moves(change: Change) -> bool:
+    """Whether a change of a herd or an instance takes something away or puts it elsewhere; a renaming is told apart."""
+    if change["kind"] not in ("herd", "instance"):
+        return False
+    return change["action"] == "remove" or (change["action"] == "change" and bool(_PLACE & set(change["after"])))
+
+
 def in_use(
     changes: Iterable[Change],
     online: AbstractSet[tuple[str, str, str]],
     busy: AbstractSet[tuple[str, str]],
     live: AbstractSet[tuple[str, str]],
+    held: Mapping[tuple[str, str], str],
 ) -> list[str]:
     """Why these changes should not be made while the fleet runs, in words.
 
     online: instances (environment, herd, server) recorded as online. busy: herds (environment, name) with an open
-    operation. live: herds that were seen or operated on.
+    operation. live: herds that were seen or operated on. held: herds on hold, with the reason.
     """
     problems = []
     for change in changes:
         key = tuple(change["key"])
+        if key[:2] in held and _moves(change):
+            owner = names.herd_name(key[1], key[0])
+            problems.append(
+                f"{change['name']} would be {_DONE[change['action']]} and herd {owner} is on hold: {held[key[:2]]}"
+            )
+            continue
         if change["kind"] == "herd" and change["action"] == "remove" and key in busy:
             problems.append(f"herd {change['name']} would be removed and has an open operation")
         if change["kind"] != "instance":

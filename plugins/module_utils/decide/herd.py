@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.hold import hold_of, hold_text
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
 
 
@@ -139,6 +140,7 @@ class Herd:
     """A herd: its members, its vhost's DNS state, and the operation that may be open on it.
 
     lead: the inventory name of the anchor under which the herd was selected.
+    hold_reason, hold_by, hold_since: why nobody may act on it, who said so and when; see decide/hold.py.
     missing: members on record that the inventory does not hold (a filtered inventory, a sliced job).
     held: who holds the herd's lease, when somebody else's run is alive; empty when it is free.
     registry_error: why the registry could not be asked; empty when it could, or was not to be.
@@ -156,6 +158,8 @@ class Herd:
     protected: bool = False
     vhost: str | None = None
     hold_reason: str | None = None
+    hold_by: str | None = None
+    hold_since: str | None = None
     missing: tuple[str, ...] = ()
     operation: Operation | None = None
     last_failover: Operation | None = None
@@ -171,6 +175,12 @@ class Herd:
             if member.name == name:
                 return member
         return None
+
+    @property
+    def hold(self) -> str:
+        """Why it is on hold, with who and when; empty when it is not."""
+        hold = hold_of(self.hold_reason, self.hold_by, self.hold_since)
+        return hold_text(hold) if hold else ""
 
     @property
     def writable(self) -> tuple[Member, ...]:

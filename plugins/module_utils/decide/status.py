@@ -42,6 +42,8 @@ def herd_status(herd: Herd, whole: bool, max_lag: int, records: Mapping[str, Rec
         "protected": herd.protected,
         "vhost": herd.vhost,
         "hold_reason": herd.hold_reason,
+        "hold_by": herd.hold_by,
+        "hold_since": herd.hold_since,
         "whole": whole,
         "primary": primary.name if primary else None,
         "level": worst(problems),
@@ -161,15 +163,16 @@ def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
         )
     if herd.operation and herd.operation.open:
         operation = herd.operation
+        moves = f" from {operation.source} to {operation.target}" if operation.source else ""
         yield Verdict(
             "OPERATION_OPEN",
             WARN,
             herd.name,
-            f"a {operation.verb} from {operation.source} to {operation.target} by {operation.operator} is not finished",
+            f"a {operation.verb}{moves} by {operation.operator} is not finished",
             "If its run is dead, run the same command again.",
         )
     if herd.hold_reason:
-        yield Verdict("HERD_ON_HOLD", WARN, herd.name, f"on hold: {herd.hold_reason}", "")
+        yield Verdict("HERD_ON_HOLD", WARN, herd.name, f"on hold: {herd.hold}", "elephaas.herd.release takes it off.")
     if whole:
         yield from _dr_problems(herd)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Sequence
 
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.dns_drift import VERB as SWITCH_DNS
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.dns_drift import differing
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import ACTIONS, GO
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_seconds
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, SWITCH
@@ -36,6 +38,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = " 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
     """The plan of one herd, as shown before it is carried out and by its rehearsal."""
+    if plan["verb"] == SWITCH_DNS:
+        return verdict_lines(plan["verdicts"])
     if plan["verb"] != "failover":
         return bulk_lines(plan)
     herd = printable(plan["herd"])
@@ -84,6 +88,43 @@ def bulk_lines(plan: dict[str, Any]) -> list[str]:
     return lines + verdict_lines(plan["verdicts"])
 
 
+_DRIFT = {"refuse": "REFUSED", GO: "changes", DONE: "stays"}
+
+
+def drift_lines(plans: Sequence[dict[str, Any]]) -> list[str]:
+    """What the DNS names of herds hold beside what they should, one table for all of them; nothing without plans."""
+    if not plans:
+        return []
+    rows, notes = [], []
+    for plan in plans:
+        dns = plan["dns"]
+        if dns is None:
+            rows.append((plan["herd"], _DRIFT[plan["outcome"]], *["-"] * 6))
+            continue
+        apart = [f"{one['server']}: {', '.join(one['values'] or []) or 'nothing'}" for one in differing(dns)]
+        apart += [f"{one['server']}: silent" for one in dns["servers"] if one["error"]]
+        ttl = (
+            f"{dns['ttl']} -> {dns['ttl_to']} s" if dns["retimes"] else "-" if dns["ttl"] is None else f"{dns['ttl']} s"
+        )
+        rows.append(
+            (
+                plan["herd"],
+                _DRIFT[plan["outcome"]],
+                dns["record"],
+                dns["type"] or "-",
+                ", ".join(dns["holds"]) or "-",
+                dns["should_hold"] or "?",
+                ttl,
+                "; ".join(apart) or ("agree" if dns["servers"] else "-"),
+            )
+        )
+        if dns["retimes"] and plan["outcome"] == GO:
+            after = human_seconds(float(dns["ttl"] or 0))
+            notes.append(printable(f"  {dns['record']}: the new TTL is in effect everywhere {after} after the change"))
+    header = ("HERD", "", "VHOST", "TYPE", "HOLDS", "SHOULD HOLD", "TTL", "SERVERS")
+    return table(header, rows, indent="") + notes
+
+
 def _reasons(skipped: dict[str, str]) -> str:
     """Members by the reason that they share."""
     by_reason: dict[str, list[str]] = {}
@@ -108,8 +149,9 @@ def verdict_lines(verdicts: Iterable[dict[str, Any]]) -> list[str]:
 def all_plans(plans: Iterable[dict[str, Any]], plan_id: str) -> list[str]:
     """Everything that a run is about to do; refused herds first, they are what a reader must not miss."""
     order = {"refuse": 0, GO: 1, DONE: 2}
-    lines: list[str] = []
-    for plan in sorted(plans, key=lambda plan: (order[plan["outcome"]], plan["herd"])):
+    in_order = sorted(plans, key=lambda plan: (order[plan["outcome"]], plan["herd"]))
+    lines = drift_lines([plan for plan in in_order if plan["verb"] == SWITCH_DNS])
+    for plan in in_order:
         lines += plan_lines(plan) + ([""] if plan["verb"] == "failover" else [])
     return lines + [f"plan id: {plan_id}"]
 
@@ -129,8 +171,9 @@ def bulk_outcome_lines(outcomes: Iterable[dict[str, Any]]) -> list[str]:
             lines += [f"    {printable(line)}" for line in failure["log_tail"]]
     if lines:
         lines.append("")
+    counted = "NAMES" if any(row["verb"] == SWITCH_DNS for row in rows) else "INSTANCES"
     return lines + table(
-        ("HERD", "OUTCOME", "INSTANCES", "TOOK", "WHAT"),
+        ("HERD", "OUTCOME", counted, "TOOK", "WHAT"),
         [
             (
                 row["herd"],

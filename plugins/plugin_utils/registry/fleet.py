@@ -52,7 +52,11 @@ SELECT json_build_object(
     'live', coalesce((SELECT json_agg(json_build_array(e.env_name, h.herd_name))
         FROM ele_herd h JOIN ele_environment e ON e.environment_id = h.environment_id
        WHERE EXISTS (SELECT 1 FROM ele_instance i WHERE i.herd_id = h.herd_id AND i.last_seen IS NOT NULL)
-          OR EXISTS (SELECT 1 FROM ele_operation o WHERE o.herd_id = h.herd_id)), '[]'),
+          -- What has no token, a hold, was done to nothing but the record.
+          OR EXISTS (SELECT 1 FROM ele_operation o WHERE o.herd_id = h.herd_id AND o.token IS NOT NULL)), '[]'),
+    'held', coalesce((SELECT json_agg(json_build_array(e.env_name, h.herd_name, h.hold_reason))
+        FROM ele_herd h JOIN ele_environment e ON e.environment_id = h.environment_id
+       WHERE h.hold_reason IS NOT NULL), '[]'),
     'online', coalesce((SELECT json_agg(json_build_array(e.env_name, h.herd_name, s.hostname))
         FROM ele_instance i JOIN ele_herd h ON h.herd_id = i.herd_id JOIN ele_server s ON s.server_id = i.server_id
         JOIN ele_environment e ON e.environment_id = h.environment_id WHERE i.is_online), '[]'),
@@ -69,12 +73,14 @@ class RecordedFleet:
 
     fleet: as decide/fleet.py describes it. live: herds (environment, name) that were seen or operated on.
     online: instances (environment, herd, server) recorded as online. busy: herds with an open operation.
+    held: herds on hold, with the reason.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.live = {tuple(item) for item in document.pop("live", ())}
         self.online = {tuple(item) for item in document.pop("online", ())}
         self.busy = {tuple(item) for item in document.pop("busy", ())}
+        self.held = {(environment, herd): reason for environment, herd, reason in document.pop("held", ())}
         self.fleet: Fleet = document
 
 
@@ -116,7 +122,7 @@ def load_fleet(
     All of it is one transaction (see changing_fleet). Check mode compares and writes nothing.
     Returns {"changed", "changes": [change], "removed": [name], "warnings": [text], "before": Fleet, "after": Fleet}.
     Raises OperatorError FLEET_INVALID, FLEET_IN_USE (what would be removed or given another role is online or has an
-    open operation, and force is off), and those of connection.explain.
+    open operation, or its herd is on hold, and force is off), and those of connection.explain.
     """
     with changing_fleet(connection, schema, check_mode, removing=mode == "overridden") as (cursor, recorded):
         changes = fleet_difference(recorded.fleet, wanted, mode, recorded.live)
@@ -138,11 +144,11 @@ def load_fleet(
 
 
 def _refuse_in_use(changes: list[Change], recorded: RecordedFleet) -> None:
-    problems = in_use(changes, recorded.online, recorded.busy, recorded.live)
+    problems = in_use(changes, recorded.online, recorded.busy, recorded.live, recorded.held)
     if problems:
         raise OperatorError(
             "FLEET_IN_USE",
-            "The registry is not overridden: " + "; ".join(problems) + ".",
+            "Nothing was loaded: " + "; ".join(problems) + ".",
             "Correct the fleet file, or, if the registry is what is wrong, run again with force.",
             {"problems": problems},
         )

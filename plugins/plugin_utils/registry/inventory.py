@@ -33,7 +33,7 @@ SELECT json_build_object(
             'is_online', i.is_online, 'last_seen', {last_seen}, 'system_identifier', i.system_identifier,
             'timeline', i.timeline, 'lsn', i.lsn, 'os_user', h.os_user, 'control', h.control,
             'replication_user', h.replication_user, 'priority', i.priority, 'base_name', h.base_name,
-            'hold_reason', h.hold_reason)
+            'hold_reason', h.hold_reason, 'hold_by', h.hold_by, 'hold_since', {hold_since})
             ORDER BY e.env_name, h.herd_name, s.hostname)
           FROM {schema}.ele_instance i
           JOIN {schema}.ele_herd h ON h.herd_id = i.herd_id
@@ -75,6 +75,7 @@ def read_inventory(connection: Any, schema: str) -> dict[str, Any]:
         schema=sql.Identifier(schema),
         read_at=iso_utc("now()"),
         last_seen=iso_utc("i.last_seen"),
+        hold_since=iso_utc("h.hold_since"),
         lease_until=iso_utc("o.lease_until"),
         started=iso_utc("o.started_dt"),
         finished=iso_utc("o.finished_dt"),

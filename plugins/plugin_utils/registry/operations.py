@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.hold import NEXT_STEP, hold_of, hold_text
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.names import herd_name
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection import sql, transaction
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import proven_dead, same_process
@@ -56,8 +57,8 @@ def _with_herd(cursor: Any, where: str, values: tuple[Any, ...]) -> list[tuple[i
 
 
 def lock_herds(cursor: Any, herds: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Pairs of environment and herd, as far as the registry knows them, each with {"herd_id", "last_token",
-    "hold_reason"}, and locked: who decides about a herd's operations comes one by one.
+    """Pairs of environment and herd, as far as the registry knows them, each as read_herds has it,
+    and locked: who decides about a herd's operations comes one by one.
     """
     wanted = list(herds)
     # An advisory lock: a row lock would need the right to update herds, which reporters do not have. The locks are
@@ -72,14 +73,20 @@ def lock_herds(cursor: Any, herds: Iterable[tuple[str, str]]) -> dict[tuple[str,
     )
     found = {(environment, herd): herd_id for environment, herd, herd_id, _lock in cursor.fetchall()}
     # A second statement: the first one's snapshot is from before the locks were granted.
-    cursor.execute(
-        "SELECT herd_id, last_token, hold_reason FROM ele_herd WHERE herd_id = ANY (%s)", (list(found.values()),)
-    )
-    records = {
-        herd_id: {"herd_id": herd_id, "last_token": last_token, "hold_reason": hold_reason}
-        for herd_id, last_token, hold_reason in cursor.fetchall()
-    }
+    records = read_herds(cursor, list(found.values()))
     return {key: records[herd_id] for key, herd_id in found.items() if herd_id in records}
+
+
+def read_herds(cursor: Any, herd_ids: list[int]) -> dict[int, dict[str, Any]]:
+    """By herd_id: {"herd_id", "last_token", "hold_reason", "hold_by", "hold_since" (ISO 8601 in UTC)}."""
+    cursor.execute(
+        sql.SQL(
+            "SELECT herd_id, last_token, hold_reason, hold_by, {since} FROM ele_herd WHERE herd_id = ANY (%s)"
+        ).format(since=iso_utc("hold_since")),
+        (herd_ids,),
+    )
+    keys = ("herd_id", "last_token", "hold_reason", "hold_by", "hold_since")
+    return {row[0]: dict(zip(keys, row, strict=True)) for row in cursor.fetchall()}
 
 
 def lock_herd(cursor: Any, herd: str, environment: str) -> dict[str, Any]:
@@ -136,12 +143,9 @@ def begin(connection: Any, schema: str, request: dict[str, Any], check_mode: boo
     name = herd_name(request["herd"], request["environment"])
     with transaction(connection, schema, keep=not check_mode) as cursor:
         herd = lock_herd(cursor, request["herd"], request["environment"])
-        if herd["hold_reason"] is not None:
-            raise OperatorError(
-                "HERD_ON_HOLD",
-                f"Herd {name} is on hold: {herd['hold_reason']}",
-                "Have the hold lifted by who put it there.",
-            )
+        hold = hold_of(herd["hold_reason"], herd["hold_by"], herd["hold_since"])
+        if hold:
+            raise OperatorError("HERD_ON_HOLD", f"Herd {name} is on hold: {hold_text(hold)}", NEXT_STEP)
         members = read_roles(cursor, herd["herd_id"])
         for server in (request.get("from_server"), request.get("to_server")):
             if server and server not in members:
@@ -362,6 +366,24 @@ def finish(connection: Any, schema: str, request: dict[str, Any], check_mode: bo
             )
         close(cursor, found["operation_id"], outcome, request.get("detail") or {})
         return {"changed": True, "operation": _by_id(cursor, found["operation_id"]), "role_changes": role_changes}
+
+
+def note(
+    cursor: Any,
+    herd_id: int,
+    environment: str,
+    herd: str,
+    verb: str,
+    operator: str,
+    awx: dict[str, Any],
+    detail: dict[str, Any],
+) -> None:
+    """Put into the history what was done to a herd's record alone: it claims nothing, so it has no token and no lease."""
+    cursor.execute(
+        "INSERT INTO ele_operation (herd_id, env_name, herd_name, verb, state, operator, awx, detail, finished_dt)"
+        " VALUES (%s, %s, %s, %s, 'done', %s, %s, %s, clock_timestamp())",
+        (herd_id, environment, herd, verb, operator, json.dumps(awx), json.dumps(detail)),
+    )
 
 
 def close(cursor: Any, operation_id: int, outcome: str, detail: dict[str, Any]) -> None:

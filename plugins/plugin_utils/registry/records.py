@@ -59,17 +59,18 @@ def _has_dependants(wish: Wish, decision: Decision) -> OperatorError:
 
 
 def _refuse_in_use(decision: Decision, recorded: RecordedFleet) -> None:
-    problems = in_use(decision.changes, recorded.online, recorded.busy, recorded.live)
-    problems += [
-        f"herd {herd_name(name, environment)} would be renamed, or a member of it, and has an open operation"
-        for environment, name in renamed_herds(recorded.fleet, decision.changes)
-        if (environment, name) in recorded.busy
-    ]
+    problems = in_use(decision.changes, recorded.online, recorded.busy, recorded.live, recorded.held)
+    for environment, name in renamed_herds(recorded.fleet, decision.changes):
+        renamed = f"herd {herd_name(name, environment)} would be renamed, or a member of it, and"
+        if (environment, name) in recorded.busy:
+            problems.append(f"{renamed} has an open operation")
+        if (environment, name) in recorded.held:
+            problems.append(f"{renamed} is on hold: {recorded.held[(environment, name)]}")
     if problems:
         raise OperatorError(
             "RECORD_IN_USE",
             f"Nothing was changed: {'; '.join(problems)}.",
-            "Stop what is online and let operations end (elephaas.herd.status shows both)."
+            "Stop what is online, let operations end, have holds released (elephaas.herd.status shows all three)."
             " Should the registry be what is wrong, run again with force.",
             {"problems": problems, "removed": decision.removed, "affected": decision.affected},
         )

@@ -215,6 +215,8 @@ def static_inventory(plan: Plan) -> dict[str, Any]:
                 "elephaas_priority": member["priority"],
                 "elephaas_base_name": herd["base_name"],
                 "elephaas_hold_reason": None,
+                "elephaas_hold_by": None,
+                "elephaas_hold_since": None,
                 "elephaas_herd_group": group,
                 "elephaas_members": sorted(members.values()),
                 "elephaas_operation": None,

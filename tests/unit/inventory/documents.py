@@ -25,7 +25,8 @@ def instance(herd: str, on: str, role: str = "replica", environment: str = "prod
         **row, "herd": herd, "role": role, "upstream_server": None, "port": 5432, "pgdata": "/pg/data",
         "version": "15.18", "vhost": f"{herd}.example.com", "lag_bytes": None, "is_online": True, "last_seen": None,
         "timeline": 1, "system_identifier": "7300000000000000001", "os_user": "postgres", "control": "auto",
-        "replication_user": None, "priority": 0, "base_name": herd.lower(), "hold_reason": None, **changes,
+        "replication_user": None, "priority": 0, "base_name": herd.lower(), "hold_reason": None,
+        "hold_by": None, "hold_since": None, **changes,
     }  # fmt: skip
 
 

@@ -110,7 +110,17 @@ def test_hosts_groups_and_variables(place: Path) -> None:
     assert raw["ansible_port"] == 22
 
 
-FREE_TEXTS = ("vhost", "pgdata", "hold_reason", "version", "os_user", "dns_name", "replication_user", "base_name")
+FREE_TEXTS = (
+    "vhost",
+    "pgdata",
+    "hold_reason",
+    "hold_by",
+    "version",
+    "os_user",
+    "dns_name",
+    "replication_user",
+    "base_name",
+)
 
 
 def hostile(*texts: str) -> dict[str, Any]:

@@ -247,13 +247,29 @@ def test_servers_of_a_data_center_that_goes_stay(fleet: fleets.Fleet) -> None:
 
 def test_what_is_in_use_is_told(fleet: fleets.Fleet) -> None:
     changes = remove(fleet, "environment", "prod").changes
-    assert in_use(changes, set(), set(), set()) == []
-    assert in_use(changes, {("prod", "Order-Book", "far-db1")}, set(), set()) == [
+    assert in_use(changes, set(), set(), set(), {}) == []
+    assert in_use(changes, {("prod", "Order-Book", "far-db1")}, set(), set(), {}) == [
         "Order-Book_prod@far-db1 would be removed and is online"
     ]
-    assert len(in_use(changes, set(), {("prod", "Order-Book")}, set())) == 4
+    assert len(in_use(changes, set(), {("prod", "Order-Book")}, set(), {})) == 4
     moved = have(fleet, *member("far-db1"), role="detached").changes
-    assert len(in_use(moved, set(), set(), {("prod", "Order-Book")})) == 1
+    assert len(in_use(moved, set(), set(), {("prod", "Order-Book")}, {})) == 1
+
+
+def test_what_moves_a_held_herd_is_told(fleet: fleets.Fleet) -> None:
+    held = {("prod", "Order-Book"): "disk is replaced"}
+
+    def problems(found: Decision) -> list[str]:
+        return in_use(found.changes, set(), set(), set(), held)
+
+    gone = problems(remove(fleet, "environment", "prod"))
+    assert "Order-Book_prod would be removed and herd Order-Book_prod is on hold: disk is replaced" in gone
+    assert len(gone) == 4
+    assert len(problems(have(fleet, *member("far-db1"), role="detached"))) == 1
+    assert len(problems(have(fleet, "herd", "prod", "Order-Book", vhost="elsewhere.example.com"))) == 1
+    # What says nothing of where it is, and other herds, may change.
+    assert problems(have(fleet, "herd", "prod", "Order-Book", description="under repair")) == []
+    assert problems(have(fleet, *member("far-db1"), priority=3)) == []
 
 
 # -- any record of any fleet -------------------------------------------------------------------------------------------
