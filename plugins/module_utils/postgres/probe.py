@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres import token as token_store
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo import (
@@ -25,7 +26,6 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo im
     without_secrets,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import (
-    RECOVERY_STATES,
     control_timeline,
     read_controldata,
 )

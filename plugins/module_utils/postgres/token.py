@@ -39,6 +39,7 @@ class TokenStore:
         self.waiter_file = f"{stem}.waiter.json"
         self.waiter_log = f"{stem}.waiter.log"
         self.server_log = f"{stem}.server.log"
+        self._archiving = f"{stem}.archiving.json"
 
     def prepare(self) -> None:
         """Make the directory. Raises OperatorError STATE_DIRECTORY."""
@@ -97,6 +98,19 @@ class TokenStore:
     def write_waiter(self, record: dict[str, Any]) -> None:
         """Replace the waiter's record; atomic, not flushed: it means nothing after the host itself went down."""
         self._save(self.waiter_file, record, durable=False)
+
+    def read_archiving(self) -> dict[str, str] | None:
+        """What ALTER SYSTEM had set of archiving before it was switched off; None when it was not. May hold credentials."""
+        return self._load(self._archiving)
+
+    def write_archiving(self, settings: dict[str, str]) -> None:
+        """Keep it, readable by the instance's account alone, as where it stood."""
+        self._save(self._archiving, settings, durable=True)
+
+    def forget_archiving(self) -> None:
+        """It is back where it stood."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._archiving)
 
     def _load(self, path: str) -> dict[str, Any] | None:
         try:
