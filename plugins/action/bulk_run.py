@@ -137,6 +137,5 @@ def _reached(upstream: Mapping[str, Any]) -> dict[str, Any]:
         {
             "upstream_host": upstream["elephaas_address"],
             "upstream_port": int(upstream["elephaas_port"]),
-            "upstream_user": upstream.get("elephaas_replication_user"),
         }
     )

@@ -68,8 +68,8 @@ class Conductor:
     """One herd and how to act on it.
 
     plan: of decide/bulk.py. plan_id: what was agreed to. herd, environment: names in the registry.
-    servers: instance -> server. upstreams: instance -> how a replica reaches it (upstream_host, upstream_port,
-    upstream_user), of those that a step is to follow. jobs: makes the job of a step from its parameters. run: does jobs at the same time.
+    servers: instance -> server. upstreams: instance -> how a replica reaches it (upstream_host, upstream_port), of
+    those that a step is to follow. jobs: makes the job of a step from its parameters. run: does jobs at the same time.
     registry: connection options, None to act without it. operator, awx, holder: for the history.
     lease_s: how long the herd stays locked after the last sign of life. takeover: over a live claim on the hosts.
     changes: asked under the lease, before the first turn: what speaks against the plan by now.

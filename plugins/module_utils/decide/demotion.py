@@ -31,7 +31,8 @@ class Demotion:
     """What is to be done with one member.
 
     skip, left: why nothing has to be done, or can be done now. follows: whom it follows, as a step of the plan takes it:
-    {"upstream": inventory name, "timeline", "history", "recorded": upstream is put on record as the primary}.
+    {"upstream": inventory name, "upstream_user", "timeline", "history", "recorded": upstream is put on record as the
+    primary}.
     """
 
     skip: str = ""
@@ -59,6 +60,7 @@ def demotion(herd: Herd, member: Member, selected: Collection[str]) -> Demotion:
     verdicts += _costs(herd, member, primary)
     follows = {
         "upstream": primary.name,
+        "upstream_user": herd.replication_user(primary),
         "timeline": primary.fact("timeline"),
         "history": primary.fact("timeline_history") or [],
         # Without a primary on record the herd would be found by no limit.
