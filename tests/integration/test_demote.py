@@ -171,23 +171,20 @@ def test_status_shouts_split_brain(fleet: Fleet) -> None:
 
 def test_no_start_and_no_restart_brings_one_up_writable(fleet: Fleet) -> None:
     before = fleet.processes()
-    for verb, limit, refused in (
-        ("restart", "dc_east", ["SUPERSEDED lost_stage@e2", "SECOND_PRIMARY apart_stage@e1"]),
-        ("start", "clean_stage@e1", ["SECOND_PRIMARY clean_stage@e1"]),
-    ):
-        done = fleet.play(verb, "--limit", limit, "-e", "confirm=yes")
-        assert done.returncode != 0, done.stdout
-        for code in refused:
-            assert f"REFUSE {code}:" in done.stdout, done.stdout
-    # Of the herds that nothing is wrong with, the restart was done all the same.
-    for name in ("lost_stage@e2", "apart_stage@e1", "clean_stage@e1"):
-        assert fleet.process(name) == before[name]
+    done = fleet.play("restart", "--limit", "dc_east", "-e", "confirm=yes")
+    assert done.returncode != 0, done.stdout
+    for code in ("SUPERSEDED lost_stage@e2", "SECOND_PRIMARY apart_stage@e1"):
+        assert f"REFUSE {code}:" in done.stdout, done.stdout
+    # The herd that nothing is wrong with was restarted, and no other.
+    assert [name for name, process in fleet.processes().items() if process != before[name]] == ["probe_stage@e1"]
     # Stopping it is always right; and then it is started by nobody, not even while nobody else can be seen.
     assert fleet.play("stop", "--limit", "lost_stage@e2", "-e", "confirm=yes").returncode == 0
     fleet("partition", "w2")
     for limit in ("lost_stage@e2", "dc_east"):
         done = fleet.play("start", "--limit", limit, "-e", "confirm=yes")
         assert done.returncode != 0 and "REFUSE SUPERSEDED lost_stage@e2:" in done.stdout, done.stdout
+    # Nobody has put this one on record as superseded: its timeline is the one that another began from.
+    assert "REFUSE SECOND_PRIMARY clean_stage@e1:" in done.stdout, done.stdout
     fleet("heal", "w2")
     assert fleet.process("lost_stage@e2") == fleet.process("clean_stage@e1") == ""
     shown = fleet.play("status", "--limit", "lost_stage", "--check").stdout
@@ -215,13 +212,12 @@ def test_a_replica_without_its_signal_file(fleet: Fleet) -> None:
 
 def test_demote_asks_and_refuses(fleet: Fleet) -> None:
     before = fleet.processes(), fleet.tables()
-    for limit, said in (
-        ("apart_stage@e1", "nobody is there to be asked"),
-        ("apart_stage:probe_stage", "REFUSE MORE_THAN_ONE apart_stage@e1:"),
-        ("apart_stage:probe_stage", "REFUSE ONLY_PRIMARY probe_stage@e1:"),
+    for limit, refused in (
+        ("apart_stage@e1", ["nobody is there to be asked"]),
+        ("apart_stage:probe_stage", ["MORE_THAN_ONE apart_stage@e1:", "ONLY_PRIMARY probe_stage@e1:"]),
     ):
         done = fleet.play("demote", "--limit", limit)
-        assert done.returncode != 0 and said in done.stdout, done.stdout
+        assert done.returncode != 0 and all(said in done.stdout for said in refused), done.stdout
     shown = fleet.play("demote", "--limit", "apart_stage@e1", "--check")
     assert shown.returncode == 0, shown.stdout
     assert "WARN DIVERGED apart_stage@e1: it has been on its own since 0/" in shown.stdout
@@ -238,8 +234,9 @@ def test_a_diverged_one_stays_stopped_with_all_that_it_holds(fleet: Fleet) -> No
     again = fleet.play("demote", "--limit", limit, "-e", "confirm=yes")
     assert again.returncode == 0 and again.stdout.count("nothing to do: e") == 2, again.stdout
     for name, primary, rows, commits in both:
-        held = rf"^{name}: it has been on its own since \S+, and has written .*, {commits} commits\."
-        assert re.search(held, done.stdout, re.MULTILINE), done.stdout
+        held = rf"^{name}: it has been on its own since \S+, and has written \d+ bytes .*, (\d+) commits"
+        counted = re.search(held, done.stdout, re.MULTILINE)
+        assert counted is not None and int(counted[1]) >= commits, done.stdout
         assert re.search(rf"^{name.partition('@')[0]} +done +1 of 1 .*left: diverged$", done.stdout, re.MULTILINE), (
             done.stdout
         )

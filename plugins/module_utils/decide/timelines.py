@@ -101,7 +101,8 @@ def parting(own: Facts, other: Facts) -> Parting:
     end = wal_end(own)
     alone = max(0, end - found.fork) if end is not None and found.fork is not None else None
     if found.kind == DESCENDANT:
-        return Parting(None if alone is None else alone > 0, found.fork, alone)
+        past = _past(own, found.fork, alone)
+        return Parting(past, found.fork, 0 if past is False else alone)
     if found.kind == SAME:
         # In recovery it has written nothing by itself. Otherwise both may have, and no history shows where they part.
         return Parting(False if _follows(own) else None)
@@ -109,6 +110,14 @@ def parting(own: Facts, other: Facts) -> Parting:
         return Parting(None)
     # At least the record of its own promotion.
     return Parting(True, found.fork, alone)
+
+
+def _past(own: Facts, fork: int | None, alone: int | None) -> bool | None:
+    control = own.get("control") or {}
+    if fork is not None and own.get("status") != "running" and control.get("state") == "shut down":
+        # Where its last record begins, and not where it ends: how long it is differs between versions.
+        return parse_lsn(control["checkpoint_lsn"]) >= fork if control.get("checkpoint_lsn") else None
+    return None if alone is None else alone > 0
 
 
 def _follows(facts: Facts) -> bool:

@@ -78,7 +78,7 @@ def _diverged(facts: dict[str, Any], params: dict[str, Any]) -> dict[str, Any] |
         return None
     held = f"it {alone_text(apart)}"
     if written is not None:
-        held += f": {written.records} records, {written.commits} commits"
+        held += f": {written.records} records, {written.commits} commits, its own maintenance included"
     return {
         "code": "DIVERGED",
         "since": format_lsn(apart.fork) if apart.fork is not None else None,
