@@ -60,6 +60,7 @@ def _outcome(plan: Mapping[str, Any], result: Mapping[str, Any] | None, rehearsa
         "seconds": None,
         "failures": [],
         "did": {},
+        "left": {},
     }
     if plan["outcome"] == DONE:
         return {**row, "outcome": "nothing to do", "reason": "; ".join(sorted(set(plan["skipped"].values())))}
@@ -76,9 +77,10 @@ def _outcome(plan: Mapping[str, Any], result: Mapping[str, Any] | None, rehearsa
         changed=sum(1 for steps in did.values() if steps),
         seconds=result.get("seconds"),
         failures=plain(result.get("failures") or []),
+        left=plain(result.get("left") or {}),
     )
     if not result.get("failed"):
-        return {**row, "outcome": "done", "reason": str(result.get("note") or "")}
+        return {**row, "outcome": "done", "reason": str(result.get("note") or "") or _left(row["left"])}
     if result.get("code") == "NOT_BEGUN":
         return {**row, "outcome": "not begun", "reason": str(result.get("reason"))}
     if result.get("code"):
@@ -86,3 +88,9 @@ def _outcome(plan: Mapping[str, Any], result: Mapping[str, Any] | None, rehearsa
     outcome = "failed" if row["failures"] else "incomplete"
     names = ", ".join(failure["name"] for failure in row["failures"])
     return {**row, "outcome": outcome, "reason": f"{names}: see above" if names else str(result.get("msg"))}
+
+
+def _left(left: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is not as it was wished, and could not be without a loss."""
+    codes = sorted({str(one["code"]).lower() for one in left.values()})
+    return f"left: {', '.join(codes)}" if left else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.batch import budget_used_up
@@ -35,6 +35,7 @@ _LOOKING_S = 30
 #: For so long what was looked at counts as seen, where the hosts' own last look before they act is enough. What makes a
 #: server writable depends on all the others, and is decided once more in any case.
 _FRESH_S = 30
+_DECIDED_AGAIN = ("start", "promote", "demote")
 
 
 class ActionModule(RegistryAction):
@@ -65,7 +66,7 @@ class ActionModule(RegistryAction):
         """See the module's documentation."""
         plan = params["plan"]
         if plan["outcome"] != GO:
-            return {"changed": False, "did": {}, "failures": [], "seconds": 0.0, "unrecorded": ""}
+            return {"changed": False, "did": {}, "left": {}, "failures": [], "seconds": 0.0, "unrecorded": ""}
         self._keep_to_the_budget(params, task_vars)
         hostvars = Remembered(task_vars["hostvars"])
         context = own_play_context(self._play_context)
@@ -77,13 +78,14 @@ class ActionModule(RegistryAction):
 
         def changes() -> list[str]:
             name = task_vars["inventory_hostname"]
-            if time.time() - plan["made_at"] < _FRESH_S and plan["verb"] not in ("start", "promote"):
+            if time.time() - plan["made_at"] < _FRESH_S and plan["verb"] not in _DECIDED_AGAIN:
                 return []
             leads = leads_of([name], hostvars)
             timeouts = (params["timeout"], params["look_timeout"])
             now = plan_herds(leads, request_of(plan), hostvars, self._task, self._play_context, timeouts, {}, "")
             return changed_since(plan, now[plan["herd"]])
 
+        followed = {step["follows"]["upstream"] for step in plan["steps"] if step["follows"]}
         lead = hostvars[task_vars["inventory_hostname"]]
         done = Conductor(
             plan=plan,
@@ -98,7 +100,11 @@ class ActionModule(RegistryAction):
                 holder=this_holder(os.getppid()),
                 lease_s=params["lease_s"],
             ),
-            servers={step["name"]: plain(hostvars[step["name"]]["elephaas_server"]) for step in plan["steps"]},
+            servers={
+                name: plain(hostvars[name]["elephaas_server"])
+                for name in [*(step["name"] for step in plan["steps"]), *followed]
+            },
+            upstreams={name: _reached(hostvars[name]) for name in followed},
             job=job,
             run=lambda jobs: run_jobs(jobs, context, params["timeout"], limit_s),
             takeover=params["takeover"],
@@ -126,3 +132,13 @@ class ActionModule(RegistryAction):
                 f"{failed} of {len(hosts)} herds failed, and max_failures is {params['max_failures']}.",
                 "See to the failures, and run the same command again.",
             )
+
+
+def _reached(upstream: Mapping[str, Any]) -> dict[str, Any]:
+    """How a replica reaches that instance: its own server, never the name that applications use."""
+    return plain(
+        {
+            "upstream_host": upstream["elephaas_address"],
+            "upstream_port": int(upstream["elephaas_port"]),
+        }
+    )

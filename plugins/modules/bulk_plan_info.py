@@ -15,19 +15,22 @@ description:
   - Looks at all members of the herds of the given instances, in one fan-out as M(elephaas.herd.instances_info) does, and
     decides for each herd what O(verb) does to the given ones, in which order, and whether it may.
   - V(start) takes upstreams first. What runs is left alone. What would come up writable beside another primary, or after
-    a failover that it missed, is refused.
+    a failover that it missed, is refused; so is the restart of such a one. Timelines are compared by their histories.
   - V(stop) takes the primary first, whose shutdown waits until its streaming replicas have received everything.
   - V(restart) takes the replicas first, from the far end of a cascade, and the primary last. Where a setting that a standby
     must have at least as high as its primary was lowered, the primary goes first; where no order works, it is refused. What
     does not run stays so.
   - V(reload) is refused where the configuration files have errors.
   - V(promote) takes one replica out of its herd, for a diagnosis. To move a herd's primary use the failover.
+  - V(demote) makes a former primary, or a member that was promoted beside it, a replica of the herd's live primary. It is
+    refused for the only member that accepts writes, and where nothing shows that the other one took over. One that holds
+    what its primary does not have stays stopped, and can only come up read-only from then on.
   - The plan is taken to the hosts by M(elephaas.herd.bulk_run). Run this once for the play (C(run_once)).
 options:
   verb:
     description: What to do.
     type: str
-    choices: [start, stop, restart, reload, promote]
+    choices: [start, stop, restart, reload, promote, demote]
     required: true
   instances:
     description: Names of instances in the inventory. By default all hosts of the play.
@@ -109,8 +112,9 @@ plans:
     steps:
       description:
         - What happens to whom. Each step has the instance's C(name), the C(state) of M(elephaas.herd.instance) that it is
-          brought to (or V(detached)), its C(role), the C(turn) (all of one turn happen at once, and the next turn only
-          after all of it went well), what its host must still see (C(expect)), and C(why).
+          brought to (or V(detached), or V(demoted)), its C(role), the C(turn) (all of one turn happen at once, and the next turn only
+          after all of it went well), what its host must still see (C(expect)), C(why), and of a demotion whom it follows
+          (C(follows)).
       type: list
       elements: dict
     skipped:

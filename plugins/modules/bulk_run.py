@@ -14,8 +14,8 @@ short_description: Carry out a bulk plan on one herd
 description:
   - Takes the herd's lease in the registry, brings one instance after the other to the state that the plan says, and
     records what became of it. The herd is that of the host the task runs for, whichever of its members that is.
-  - Under the lease the herd is looked at and decided once more, in any case for a start and a promotion, and otherwise if
-    the plan is older than 30 seconds. Where the plan would be another one by now, or would have to be agreed to, nothing is
+  - Under the lease the herd is looked at and decided once more, in any case for a start, a promotion and a demotion, and
+    otherwise if the plan is older than 30 seconds. Where the plan would be another one by now, or would have to be agreed to, nothing is
     done.
   - Each step is one run on the instance's host. It sees first that the instance is still as it was when the plan was made,
     claims the instance for this operation, acts, sees the result, and gives the claim back.
@@ -106,6 +106,13 @@ did:
   type: dict
   returned: when the herd was begun
   sample: {trading_prod@nyc-db1: ['restarted (fast) the replica, process 1201']}
+left:
+  description:
+    - What is not as it was wished, by instance, each with C(code) and C(reason). After a demotion V(DIVERGED), for an instance that
+      holds what its primary does not have, with C(since) (the position at which they part), C(bytes) of WAL and C(commits) past that,
+      null where they are not known.
+  type: dict
+  returned: when the herd was begun
 failures:
   description: Each failed step, with C(name), C(code), C(msg) and C(log_tail), the last lines that the server has logged.
   type: list

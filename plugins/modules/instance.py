@@ -14,7 +14,9 @@ description:
   - Brings an instance into the wanted state, and sees it there.
   - Stopped means that its postmaster process is gone. A control file that says "shut down" does not count,
     because a postmaster can live on after that, waiting for the sender to a replica that hangs.
-  - A replica whose signal file is missing is not started, because it would come up writable beside its primary.
+  - A replica whose signal file is missing is not started, because it would come up writable beside its primary. Nor is, without
+    O(token), an instance that would come up writable although this host's own record says that a failover took the primary away from it.
+    This module sees no other member; the playbook C(elephaas.herd.start) does.
   - Restarted means stopped and started, and then that everybody streams again who streamed before, that is the instance
     itself if it is a replica, and its own replicas. An instance that does not run is started.
   - Before it is restarted or reloaded, its configuration files are read as the server would read them. One that has

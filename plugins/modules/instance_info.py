@@ -137,6 +137,9 @@ instance:
     replay_paused:
       description: Replay is paused; null on a primary.
       type: bool
+    replication_user:
+      description: The user in C(primary_conninfo), of a primary too; null when there is none.
+      type: str
     upstream:
       description:
         - What a replica follows. C(host), C(port), C(user), C(slot), C(application_name), C(conninfo) (without secrets),

@@ -20,14 +20,22 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.lease import Lease
 from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome
 
 #: States after which an instance is online, or not.
-_ONLINE = {"started": True, "restarted": True, "reloaded": True, "detached": True, "stopped": False}
+_ONLINE = {
+    "started": True,
+    "restarted": True,
+    "reloaded": True,
+    "detached": True,
+    "demoted": True,
+    "stopped": False,
+}
 
 
 @dataclass
 class Progress:
-    """What has become of the steps so far: by instance, what was done, or what went wrong."""
+    """What has become of the steps so far: by instance, what was done, what is left all the same, or what went wrong."""
 
     did: dict[str, list[str]] = field(default_factory=dict)
+    left: dict[str, dict[str, t.Any]] = field(default_factory=dict)
     # Steps of which nobody can say that they were not taken.
     unknown: list[str] = field(default_factory=list)
     failures: list[dict[str, t.Any]] = field(default_factory=list)
@@ -36,6 +44,8 @@ class Progress:
         """Note the outcome of one step."""
         if outcome.result is not None:
             self.did[name] = outcome.result["did"]
+            if outcome.result.get("left"):
+                self.left[name] = outcome.result["left"]
             return
         error = outcome.error or {}
         if not outcome.reached or error.get("code") == "STILL_PROMOTING":
@@ -56,7 +66,8 @@ class Conductor:
     """One herd and how to act on it.
 
     plan: of decide/bulk.py. plan_id: what was agreed to. lease: of the herd in the registry.
-    servers: instance -> server. job: makes the job of a step from its parameters. run: does jobs at the same time.
+    servers: instance -> server. upstreams: instance -> how a replica reaches it (upstream_host, upstream_port), of
+    those that a step is to follow. job: makes the job of a step from its parameters. run: does jobs at the same time.
     takeover: over a live claim on the hosts.
     changes: asked under the lease, before the first turn: what speaks against the plan by now.
     """
@@ -69,10 +80,11 @@ class Conductor:
     run: t.Callable[[dict[str, Job]], dict[str, Outcome]]
     takeover: bool
     changes: t.Callable[[], list[str]]
+    upstreams: Mapping[str, dict[str, t.Any]] = field(default_factory=dict)
     run_number: str = field(default_factory=lambda: str(secrets.randbits(62)))
 
     def carry_out(self) -> dict[str, t.Any]:
-        """Do it, and return {"did", "failures", "seconds", "unrecorded"}. Raises OperatorError when it cannot begin.
+        """Do it, and return {"did", "left", "failures", "seconds", "unrecorded"}. Raises OperatorError when it cannot begin.
 
         unrecorded: why the end could not be put on record; empty when it was.
         """
@@ -102,13 +114,16 @@ class Conductor:
         unrecorded = overtaken or self._finish(token, progress)
         return {
             "did": progress.did,
+            "left": progress.left,
             "failures": progress.failures,
             "seconds": round(time.monotonic() - began, 3),
             "unrecorded": unrecorded,
         }
 
     def _params(self, step: dict[str, t.Any], token: int) -> dict[str, t.Any]:
+        follows = step.get("follows")
         return {
+            "follows": {**follows, **self.upstreams[follows["upstream"]]} if follows else None,
             "state": step["state"],
             "mode": self.plan["mode"],
             "log_file": None,
@@ -134,15 +149,36 @@ class Conductor:
     def _finish(self, token: int, progress: Progress) -> str:
         good = not progress.failures and not self.plan["left"]
         states = {step["name"]: step["state"] for step in self.plan["steps"]}
+        roles: dict[str, dict[str, t.Any]] = {
+            self.servers[name]: {"role": "detached", "upstream_server": None}
+            # One that may have been promoted must not stay a member on record: it would be a split brain.
+            for name in [*progress.did, *progress.unknown]
+            if states[name] == "detached"
+        }
+        roles.update(self._roles_of_demoted(progress))
         return self.lease.close(
             token,
             "done" if good else "failed",
-            detail={"did": progress.did, "failures": progress.failures, "left": self.plan["left"]},
-            online={self.servers[name]: _ONLINE[states[name]] for name in progress.did},
-            roles={
-                self.servers[name]: {"role": "detached", "upstream_server": None}
-                # One that may have been promoted must not stay a member on record: it would be a split brain.
-                for name in [*progress.did, *progress.unknown]
-                if states[name] == "detached"
+            detail={
+                "did": progress.did,
+                "failures": progress.failures,
+                "left": {**self.plan["left"], **{name: left["reason"] for name, left in progress.left.items()}},
             },
+            online={self.servers[name]: _ONLINE[states[name]] and name not in progress.left for name in progress.did},
+            roles=roles,
         )
+
+    def _roles_of_demoted(self, progress: Progress) -> dict[str, dict[str, t.Any]]:
+        """A replica when it was seen streaming; one that stays down holds what nobody else does, and stays out."""
+        roles: dict[str, dict[str, t.Any]] = {}
+        for step in self.plan["steps"]:
+            if step["state"] != "demoted" or step["name"] not in progress.did:
+                continue
+            upstream, stays = self.servers[step["follows"]["upstream"]], step["name"] in progress.left
+            roles[self.servers[step["name"]]] = {
+                "role": "superseded" if stays else "replica",
+                "upstream_server": None if stays else upstream,
+            }
+            if step["follows"]["recorded"]:
+                roles[upstream] = {"role": "primary", "upstream_server": None}
+        return roles

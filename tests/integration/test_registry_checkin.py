@@ -99,3 +99,42 @@ def test_one_unknown_herd_or_member_does_not_stop_the_others(registry: Any) -> N
     done = checkin.check_in(registry, "utility", seen, "me")
     assert {item["code"] for item in done["mismatches"]} == {"HERD_UNKNOWN", "INSTANCE_UNKNOWN"}
     assert done["changed"]
+
+
+def test_a_superseded_member_stays_so_until_it_streams_from_its_herd(
+    server: Server, database: str, registry: Any
+) -> None:
+    query(
+        registry, f"UPDATE ele_instance SET role = 'superseded', upstream_id = NULL WHERE instance_id = {of('chi-db1')}"
+    )
+    query(registry, f"UPDATE ele_instance SET role = 'primary', upstream_id = NULL WHERE instance_id = {of('nyc-db1')}")
+    registry.commit()
+    after = roles_of(registry)
+    new = facts("primary", timeline=2)
+    other = facts("replica", "10.20.0.11")
+    for back, code in (
+        (facts("primary"), "SPLIT_BRAIN"),
+        (facts("replica", "nyc-db1"), None),
+        (facts("primary", status="stopped", writable=False), None),
+    ):
+        seen = [saw("chi-db1", back), saw("nyc-db1", new), saw("nyc-db2", other)]
+        done = checkin.check_in(registry, "utility", seen, "me")
+        assert [item["code"] for item in done["mismatches"]] == ([code] if code else [])
+        assert roles_of(registry) == after
+    done = checkin.check_in(registry, "utility", [saw("chi-db1", facts("primary")), saw("nyc-db1", None)], "me")
+    assert [item["code"] for item in done["mismatches"]] == ["SUPERSEDED"]
+    assert roles_of(registry) == after
+
+    streams = {"host": "10.20.0.11", "port": 5432, "status": "streaming", "receiver_timeline": 2}
+    seen = [saw("chi-db1", {**facts("replica"), "upstream": streams}), saw("nyc-db1", new), saw("nyc-db2", other)]
+    before = dump(server, database)
+    rehearsed = checkin.check_in(registry, "utility", seen, "me", check_mode=True)
+    assert dump(server, database) == before
+    done = checkin.check_in(registry, "utility", seen, "me")
+    assert done["differences"] == rehearsed["differences"]
+    assert {"instance": "trading_prod@chi-db1", "field": "role", "before": "superseded", "after": "replica"} in done[
+        "differences"
+    ]
+    assert roles_of(registry) == {**after, "chi-db1": ("replica", "nyc-db1")}
+    assert query(registry, "SELECT count(*) FROM ele_operation") == [(0,)], "nobody has failed over"
+    assert checkin.check_in(registry, "utility", seen, "me")["changed"] is False

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What start, stop, restart, reload and a diagnostic promote do to the selected members of a herd. Private.
+"""What start, stop, restart, reload, a diagnostic promote and demote do to the selected members of a herd. Private.
 
 Pure: the same plan is shown in check mode, agreed to at the gate, and carried out step by step. Every host checks what
 its step expects once more, so that a situation which has changed since stops its herd and no other.
@@ -9,7 +9,7 @@ its step expects once more, so that a situation which has changed since stops it
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Callable, Iterable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk_findings import (
@@ -17,10 +17,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk_findings
     config_errors,
     herd_findings,
     interrupts,
+    stays_writable,
     unfit_for_diagnosis,
     unfit_for_restart,
     would_write,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.demotion import demotion
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import DONE, closed_failovers
@@ -40,7 +42,14 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict impor
 )
 
 #: Verbs, and the state of module instance that each step asks for.
-STATES = {"start": "started", "stop": "stopped", "restart": "restarted", "reload": "reloaded", "promote": "detached"}
+STATES = {
+    "start": "started",
+    "stop": "stopped",
+    "restart": "restarted",
+    "reload": "reloaded",
+    "promote": "detached",
+    "demote": "demoted",
+}
 VERBS = tuple(STATES)
 
 
@@ -66,7 +75,7 @@ class Step:
     """One change of one member.
 
     expect: what its host must still see before it acts. turn: all of a turn happen at once, and the next one only after
-    all of it went well. why: for the plan's reader.
+    all of it went well. why: for the plan's reader. follows: of a demotion, whom it follows (see decide/demotion.py).
     """
 
     name: str
@@ -74,6 +83,7 @@ class Step:
     expect: dict[str, Any]
     turn: int
     why: str = ""
+    follows: dict[str, Any] | None = None
 
 
 @dataclass
@@ -130,6 +140,7 @@ def _document(herd: Herd, request: Request, draft: Draft, selected: Iterable[Mem
             "expect": step.expect,
             "turn": step.turn,
             "why": step.why,
+            "follows": step.follows,
         }
         for step in draft.steps
     ]
@@ -184,11 +195,17 @@ def _decisions(plan: dict[str, Any]) -> dict[str, Any]:
         "verb": plan["verb"],
         "mode": plan["mode"],
         "outcome": plan["outcome"],
-        "steps": sorted([step["turn"], step["name"], step["state"], step["role"]] for step in plan["steps"]),
+        "steps": sorted(
+            [step["turn"], step["name"], step["state"], step["role"], *_whom_it_follows(step)] for step in plan["steps"]
+        ),
         "left": sorted(plan["left"]),
         "accepted": sorted({verdict["code"] for verdict in plan["verdicts"] if _is_accepted(verdict)}),
         "refused": sorted({verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == REFUSE}),
     }
+
+
+def _whom_it_follows(step: dict[str, Any]) -> list[str]:
+    return [str(step["follows"]["upstream"])] if step["follows"] else []
 
 
 def _is_accepted(verdict: dict[str, Any]) -> bool:
@@ -251,6 +268,7 @@ def _restart(herd: Herd, request: Request, present: list[Member], draft: Draft) 
         for problem in problems
     ]
     for member in chosen:
+        draft.verdicts += stays_writable(herd, member)
         draft.verdicts += unfit_for_restart(herd, member)
     inward = list(reversed(_by_depth(herd, chosen)))
     if order == PRIMARY_FIRST:
@@ -329,12 +347,27 @@ def _promote(herd: Herd, request: Request, present: list[Member], draft: Draft) 
         draft.steps.append(_step(member, 0, "archiving is switched off first; it leaves the herd"))
 
 
+def _demote(herd: Herd, request: Request, present: list[Member], draft: Draft) -> None:
+    """A former primary, or one promoted beside it, becomes a replica of the herd's live primary."""
+    for member in present:
+        found = demotion(herd, member, request.selected)
+        draft.verdicts += found.verdicts
+        if found.skip:
+            draft.skipped[member.name] = found.skip
+        elif found.left:
+            draft.left[member.name] = found.left
+        elif found.follows:
+            step = _step(member, 0, "what only it holds is kept")
+            draft.steps.append(replace(step, follows=found.follows))
+
+
 _PLANNERS: dict[str, Callable[[Herd, Request, list[Member], Draft], None]] = {
     "start": _start,
     "stop": _stop,
     "restart": _restart,
     "reload": _reload,
     "promote": _promote,
+    "demote": _demote,
 }
 
 # -- shared -----------------------------------------------------------------------------------------------------------

@@ -10,11 +10,34 @@ from typing import Any, Iterator
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.findings_hosts import config_problem
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.hold import NEXT_STEP
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import begun_failover
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import format_lsn
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.split_brain import demote_command
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import begun_failover, finished_failover
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import (
+    ANCESTOR,
+    DESCENDANT,
+    DIVERGED,
+    UNKNOWN,
+    Relation,
+    relation,
+    starts_on_its_upstreams_timeline,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, WARN, Verdict
 
 #: Warnings that a person should have seen before it happens.
-ASKING = ("PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "BACKUP_RUNNING", "NO_ANSWER", "MEMBERS_UNSEEN")
+ASKING = (
+    "PRIMARY_IN_USE",
+    "IMMEDIATE",
+    "REPLICA_DOWN",
+    "LEAVES_HERD",
+    "BACKUP_RUNNING",
+    "NO_ANSWER",
+    "MEMBERS_UNSEEN",
+    "DEMOTES",
+    "DIVERGED",
+    "NEWER_TIMELINE",
+    "RECORDED",
+)
 
 
 def herd_findings(herd: Herd, verb: str) -> Iterator[Verdict]:
@@ -61,27 +84,26 @@ def would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
 
     After a site came back, a bulk start is how an old primary becomes a second one.
     """
+    yield from _second_on_its_timeline(member)
     if member.role == "superseded":
-        yield Verdict(
-            "SUPERSEDED",
-            REFUSE,
-            member.name,
-            "it was the primary before a failover, and what it holds has been overtaken",
-            "Make it a replica of the new primary; do not start it as it is.",
-        )
+        yield _superseded(member)
         return
     if member.fact("role") != "primary" or member.detached:
         return
     reason = ""
-    others = [other for other in herd.members if other.name != member.name and not other.detached]
+    others = _others(herd, member)
     writable = [other.name for other in others if other.writable]
     unseen = [other.name for other in others if not other.reachable]
     alike = [other.name for other in others if other.status == "stopped" and other.fact("role") == "primary"]
-    newer = [other.name for other in others if (other.fact("timeline") or 0) > (member.fact("timeline") or 0)]
+    overtaken = _overtaken(member, others)
+    moved = finished_failover(herd)
     if writable:
         reason = f"{', '.join(writable)} accepts writes already"
-    elif newer:
-        reason = f"{', '.join(newer)} is on a newer timeline, so there was a failover while it was down"
+    elif overtaken:
+        reason = f"{overtaken}, so there was a failover while it was down"
+    elif unseen and moved is not None and moved.source == member.name and moved.target in unseen:
+        # The record of roles may be a snapshot from before that failover.
+        reason = f"a failover from it to {moved.target} is done, and {', '.join(unseen)} cannot be looked at"
     elif member.role != "primary" and unseen:
         reason = f"it is recorded as {member.role}, and {', '.join(unseen)} cannot be looked at"
     elif member.role != "primary" and any(other.role == "primary" for other in others):
@@ -89,13 +111,7 @@ def would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
     elif member.role != "primary" and alike:
         reason = f"{', '.join(alike)} would too, and none of them is the recorded primary"
     if reason:
-        yield Verdict(
-            "SECOND_PRIMARY",
-            REFUSE,
-            member.name,
-            f"it would accept writes, and {reason}",
-            "Make it a replica (follow, or a rebuild), or correct the record where that is what is wrong.",
-        )
+        yield _second_primary(member, reason)
     elif unseen:
         yield Verdict(
             "MEMBERS_UNSEEN",
@@ -104,6 +120,92 @@ def would_write(herd: Herd, member: Member) -> Iterator[Verdict]:
             f"it will accept writes, and whether {', '.join(unseen)} was made the primary meanwhile cannot be seen",
             "",
         )
+
+
+def stays_writable(herd: Herd, member: Member) -> Iterator[Verdict]:
+    """A running member whose restart would bring an overtaken primary up writable once more."""
+    yield from _second_on_its_timeline(member)
+    armed = bool(member.fact("signal_files"))
+    if member.role == "superseded":
+        if not (member.in_recovery and armed):
+            yield _superseded(member)
+        return
+    if not member.writable or member.detached:
+        return
+    others = _others(herd, member)
+    # One that a failover from it, or from its ancestors, has left behind is in nobody's way: it is to be demoted.
+    rivals = [
+        other.name
+        for other in others
+        if other.writable and other.role != "superseded" and _relation(member, other).kind != ANCESTOR
+    ]
+    overtaken = _overtaken(member, others)
+    if rivals:
+        yield _second_primary(member, f"{', '.join(rivals)} accepts writes too")
+    elif overtaken:
+        yield _second_primary(member, overtaken)
+
+
+def _others(herd: Herd, member: Member) -> list[Member]:
+    return [other for other in herd.members if other.name != member.name and not other.detached]
+
+
+def _relation(member: Member, other: Member) -> Relation:
+    return relation(member.facts or {}, other.facts or {})
+
+
+def _superseded(member: Member) -> Verdict:
+    return Verdict(
+        "SUPERSEDED",
+        REFUSE,
+        member.name,
+        "it was the primary before a failover, and what it holds has been overtaken",
+        f"Make it a replica of the new primary: {demote_command(member.name)}",
+    )
+
+
+def _second_primary(member: Member, reason: str) -> Verdict:
+    return Verdict(
+        "SECOND_PRIMARY",
+        REFUSE,
+        member.name,
+        f"it would accept writes, and {reason}",
+        f"Make it a replica ({demote_command(member.name)}), or correct the record where that is what is wrong.",
+    )
+
+
+def _second_on_its_timeline(member: Member) -> Iterator[Verdict]:
+    if starts_on_its_upstreams_timeline(member.facts or {}):
+        yield Verdict(
+            "STARTS_WRITABLE",
+            REFUSE,
+            member.name,
+            "it was a replica and has no standby.signal: it would start writable, on the timeline of its primary",
+            f"Make it a replica again: {demote_command(member.name)}",
+        )
+
+
+def _overtaken(member: Member, others: list[Member]) -> str:
+    """Which other member's timeline shows that this one is no longer the primary; empty when none does."""
+    for other in others:
+        if not other.reachable or other.status == "absent" or other.role == "superseded":
+            continue
+        found = _relation(member, other)
+        own, theirs = member.fact("timeline") or 0, other.fact("timeline") or 0
+        if found.kind == DESCENDANT:
+            at = f", which began from its own at {format_lsn(found.fork)}" if found.fork is not None else ""
+            return f"{other.name} is on a newer timeline ({theirs}{at})"
+        # A replica that went astray on an older timeline proves nothing against the recorded primary.
+        astray = member.role == "primary" and other.role == other.fact("role") == "replica" and theirs < own
+        if found.kind == DIVERGED and not astray:
+            return f"{other.name} is on another timeline {theirs}, which parted from its own at {_at(found)}"
+        if found.kind == UNKNOWN and theirs > own:
+            return f"{other.name} is on a newer timeline ({theirs})"
+    return ""
+
+
+def _at(found: Relation) -> str:
+    return format_lsn(found.fork) if found.fork is not None else "an unknown position"
 
 
 def interrupts(member: Member, does: str) -> Iterator[Verdict]:

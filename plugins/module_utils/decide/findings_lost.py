@@ -49,11 +49,11 @@ def not_fenced(situation: Situation) -> Iterator[Finding]:
     if source is None or proof_of_death(source, situation.wishes) != STATEMENT:
         return
     ttl = f"for up to {human_seconds(float(dns['ttl']))} (the TTL)" if dns.get("ttl") is not None else "from DNS"
-    yield (
-        source.name,
+    reason = (
         f"nothing keeps it from coming back: should its PostgreSQL start by itself, it takes writes of whoever still "
-        f"uses its address, {ttl} or longer where an application caches it, until it is demoted; those commits are lost",
+        f"uses its address, {ttl} or longer where an application caches it, until it is demoted; those commits are lost"
     )
+    yield source.name, reason
 
 
 def fenced(situation: Situation) -> Iterator[Finding]:

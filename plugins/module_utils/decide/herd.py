@@ -135,6 +135,9 @@ class Operation:
         return self.state in ("open", "incomplete")
 
 
+_USERS = (("upstream", "user"), ("replication_user",))
+
+
 @dataclass(frozen=True)
 class Herd:
     """A herd: its members, its vhost's DNS state, and the operation that may be open on it.
@@ -175,6 +178,11 @@ class Herd:
             if member.name == name:
                 return member
         return None
+
+    def replication_user(self, primary: Member) -> str | None:
+        """As whom a replica of that member logs in: by the record, else as the members do, or did before a promotion."""
+        seen = [member.fact(*path) for path in _USERS for member in (primary, *self.members)]
+        return primary.replication_user or next((str(user) for user in seen if user), None)
 
     @property
     def hold(self) -> str:

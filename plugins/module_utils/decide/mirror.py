@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Iterable
 
 
 def is_failover(record: dict[str, Any] | None) -> bool:
@@ -30,3 +30,18 @@ def records_of(record: dict[str, Any] | None) -> list[dict[str, Any]]:
         return []
     kept = record.get("last_failover")
     return [record, kept] if kept else [record]
+
+
+def moved_away(record: dict[str, Any] | None, own_names: Iterable[str]) -> dict[str, Any] | None:
+    """The newest failover that is done, by a host's record, if it took the primary away from that host; else None.
+
+    own_names: what the host calls itself. An instance does not know its name in the inventory; where the host goes by
+    another name than its record there, this tells nothing.
+    """
+    done = [one for one in records_of(record) if is_failover(one) and one.get("closed") == "done"]
+    newest = max(done, key=lambda one: int(one["token"]), default=None)
+    if newest is None:
+        return None
+    names = {name.lower() for name in own_names if name}
+    source, target = (str(newest["operation"].get(key) or "").rpartition("@")[2].lower() for key in ("from", "to"))
+    return newest if source in names and target not in names else None

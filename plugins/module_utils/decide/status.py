@@ -15,6 +15,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate imp
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.filters import has_dr_pair
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.size import human_bytes
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.split_brain import (
+    alone_text,
+    demote_command,
+    split_brain,
+)
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import Parting, parting
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import (
     REFUSE,
     WARN,
@@ -34,7 +40,7 @@ def herd_status(herd: Herd, whole: bool, max_lag: int, records: Mapping[str, Rec
     max_lag: bytes of replay lag above which a replica is a problem.
     records: by inventory name.
     """
-    primary = herd.writable[0] if len(herd.writable) == 1 else None
+    primary = herd.writable[0] if len(herd.writable) == 1 and herd.writable[0].role != "superseded" else None
     problems = most_severe_first(_problems(herd, primary, whole, max_lag))
     return {
         "herd": herd.name,
@@ -142,17 +148,10 @@ def _problems(herd: Herd, primary: Member | None, whole: bool, max_lag: int) -> 
 
 def _herd_problems(herd: Herd, whole: bool) -> Iterator[Verdict]:
     if len(herd.writable) > 1:
-        names = ", ".join(member.name for member in herd.writable)
-        yield Verdict(
-            "SPLIT_BRAIN",
-            REFUSE,
-            herd.name,
-            f"{len(herd.writable)} members accept writes: {names}",
-            "Stop the one that must not, and keep its data directory until the difference is understood.",
-        )
+        yield split_brain(herd)
     if whole and not herd.writable:
         yield Verdict("NO_PRIMARY", REFUSE, herd.name, "no member accepts writes", "See why below.")
-    if len(herd.writable) == 1 and herd.writable[0].role != "primary":
+    if len(herd.writable) == 1 and herd.writable[0].role not in ("primary", "superseded"):
         recorded = [member.name for member in herd.members if member.role == "primary"]
         yield Verdict(
             "PRIMARY_MISMATCH",
@@ -205,6 +204,11 @@ def _member_problems(herd: Herd, member: Member, primary: Member | None, max_lag
     if member.fact("sql_error"):
         yield Verdict("NO_ANSWER", REFUSE, member.name, str(member.fact("sql_error")), "See that PostgreSQL's log.")
         return
+    if member.role == "superseded" and not member.in_recovery:
+        # Beside another one that accepts writes, the split brain says it all.
+        if not member.writable or len(herd.writable) == 1:
+            yield _superseded(member, primary)
+        return
     if not member.running:
         control = member.fact("control", "state")
         shown = f"PostgreSQL is {member.status}" + (f" (control file: {control})" if control else "")
@@ -229,6 +233,23 @@ def _member_problems(herd: Herd, member: Member, primary: Member | None, max_lag
         )
     if member.in_recovery:
         yield from _replica_problems(herd, member, primary, max_lag)
+
+
+def _superseded(member: Member, primary: Member | None) -> Verdict:
+    """An overtaken primary that is not yet anybody's replica."""
+    if member.writable:
+        reason = "it was the primary before a failover, and accepts writes, which nobody else gets"
+        next_step = f"Keep applications away from it, bring its successor up, and run: {demote_command(member.name)}"
+        return Verdict("SUPERSEDED", REFUSE, member.name, reason, next_step)
+    armed = "standby.signal" in (member.fact("signal_files") or [])
+    apart = parting(member.facts or {}, primary.facts or {}) if primary else Parting(None)
+    reason = f"it was the primary before a failover, and is {member.status}"
+    reason += ", and can only come up read-only" if armed else ""
+    reason += f"; it {alone_text(apart)}" if apart.diverged else ""
+    next_step = f"Run: {demote_command(member.name)}"
+    if armed and apart.diverged:
+        next_step = "It cannot follow as it is: save what only it holds, and resync it with discard_divergent=true"
+    return Verdict("SUPERSEDED", REFUSE, member.name, reason, next_step)
 
 
 def _replica_problems(herd: Herd, member: Member, primary: Member | None, max_lag: int) -> Iterator[Verdict]:

@@ -105,13 +105,19 @@ def rows_in_order(herds: Iterable[HerdStatus], sort: str) -> list[tuple[HerdStat
     return known + unknown
 
 
+def _urgency(herd: HerdStatus) -> tuple[int, bool, str]:
+    """The worst first; and nothing is worse than two that accept writes, each of them losing what the other gets."""
+    split = any(problem["code"] == "SPLIT_BRAIN" for problem in herd["problems"])
+    return (_RANK[herd["level"]], not split, herd["herd"])
+
+
 def _version_key(_herd: HerdStatus, member: Member) -> Any:
     version = parse_version(member["version"] or member["recorded_version"])
     return version.order if version else None
 
 
 _KEYS: dict[str, Callable[[HerdStatus, Member], Any]] = {
-    "problem": lambda herd, _member: (_RANK[herd["level"]], herd["herd"]),
+    "problem": lambda herd, _member: _urgency(herd),
     "herd": lambda herd, _member: herd["herd"],
     "environment": lambda herd, _member: herd["environment"],
     "datacenter": lambda _herd, member: member["datacenter"] or None,
@@ -126,7 +132,7 @@ _KEYS: dict[str, Callable[[HerdStatus, Member], Any]] = {
 def status_lines(herds: Sequence[HerdStatus], sort: str = SORTS[0], wide: bool = False) -> list[str]:
     """The fleet at a glance: problems, the worst first; then one row per instance; then one line of totals."""
     rows = rows_in_order(herds, sort)
-    worst_first = sorted(herds, key=lambda herd: (_RANK[herd["level"]], herd["herd"]))
+    worst_first = sorted(herds, key=_urgency)
     lines = []
     problems = [verdict for herd in worst_first for verdict in herd["problems"]]
     if problems:

@@ -68,7 +68,14 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
 
 
 #: What a bulk verb does to an instance, and what it leaves.
-_DOING = {"start": "starts", "stop": "stops", "restart": "restarts", "reload": "reloads", "promote": "promotes"}
+_DOING = {
+    "start": "starts",
+    "stop": "stops",
+    "restart": "restarts",
+    "reload": "reloads",
+    "promote": "promotes",
+    "demote": "demotes",
+}
 
 
 def bulk_lines(plan: dict[str, Any]) -> list[str]:
@@ -166,6 +173,7 @@ def bulk_outcome_lines(outcomes: Iterable[dict[str, Any]]) -> list[str]:
     rows = _worst_first(outcomes)
     lines: list[str] = []
     for row in rows:
+        lines += [printable(f"{name}: {left['reason']}") for name, left in row["left"].items()]
         for failure in row["failures"]:
             lines.append(printable(f"{failure['name']}: {failure['msg']}"))
             lines += [f"    {printable(line)}" for line in failure["log_tail"]]

@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import starts_on_its_upstreams_timeline
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import find_layout
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile import (
     find_postmaster,
@@ -30,7 +30,7 @@ _TAIL_LINES = 20
 
 def refuse_writable_start(facts: dict[str, Any]) -> None:
     """A replica without signal file starts as a second primary on the same timeline. Raises STARTS_WRITABLE."""
-    if facts["control"].get("state") in RECOVERY_STATES and not facts["signal_files"]:
+    if starts_on_its_upstreams_timeline(facts):
         raise OperatorError(
             "STARTS_WRITABLE",
             f'The instance in {facts["data_directory"]} was a replica ("{facts["control"]["state"]}") and has no '

@@ -12,10 +12,6 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
 
-# The state of an instance that stopped (or was killed) while in recovery: without a signal file it would start
-# writable, on the timeline of the primary that it followed.
-RECOVERY_STATES = ("shut down in recovery", "in archive recovery")
-
 # src/bin/pg_controldata/pg_controldata.c
 _CHECKSUM = "Calculated CRC checksum does not match"
 

@@ -1,7 +1,10 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Promotes a replica for a diagnosis: it leaves its herd, and must not disturb what the herd keeps. Private."""
+"""Promotes a replica for a diagnosis: it leaves its herd, and must not disturb what the herd keeps. Private.
+
+What is switched off for that is switched on again when it comes back.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,16 @@ def detached(target: Target, facts: dict[str, Any], store: TokenStore) -> list[s
     options = {"proof": "none", "expect_timeline": facts["timeline"], "checkpoint": False}
     if not facts["settings"]["archive_command_set"]:
         return promoted(target, options, False, facts, store)
-    before = _own_archiving(target, facts)
+    # Once it has been switched off, what stands there is ours: of an earlier try, that died half way.
+    if store.read_archiving() is None:
+        store.write_archiving(_own_archiving(target, facts))
     try:
         return _no_archiving(target, facts) + promoted(target, options, False, facts, store)
     except OperatorError:
         # A replica that stays in its herd must archive as before once it is its primary. One that was told to promote may
         # still do so at any moment, and must not archive then.
         if not trigger.is_requested(target.data_directory) and not observe(target)["writable"]:
-            _restore_archiving(target, facts, before)
+            restore_archiving(target, facts, store)
         raise
 
 
@@ -59,23 +64,31 @@ def _own_archiving(target: Target, facts: dict[str, Any]) -> dict[str, str]:
         raise OperatorError("ARCHIVING_ON", f"The archiving of {target.label} cannot be read: {error}.") from error
 
 
-def _restore_archiving(target: Target, facts: dict[str, Any], before: dict[str, str]) -> None:
+def restore_archiving(target: Target, facts: dict[str, Any], store: TokenStore) -> list[str]:
+    """Take back that archiving was switched off, if it was: what was done, in words.
+
+    Of a server that is stopped, it holds from its next start. Raises OperatorError ARCHIVING_OFF.
+    """
+    before = store.read_archiving()
+    if before is None:
+        return []
     names = ["archive_command", *(["archive_library"] if facts["major"] >= 15 else [])]
     try:
-        if before:
-            store_settings(facts, before, target.timeout)
-        resets = "".join(f"ALTER SYSTEM RESET {name};\n" for name in names if name not in before)
-        query(address_of(facts), resets + "SELECT pg_reload_conf();", target.timeout)
+        store_settings(facts, {name: before.get(name) for name in names}, target.timeout)
+        if facts["status"] == "running":
+            query(address_of(facts), "SELECT pg_reload_conf();", target.timeout)
     except (SqlError, OperatorError) as error:
         raise OperatorError(
             "ARCHIVING_OFF",
-            f"{target.label} was not promoted, and its archiving could not be switched on again: {error}.",
+            f"The archiving of {target.label} could not be switched on again: {error}.",
             "Set archive_command (and archive_library) on it as before, and reload it.",
         ) from error
+    store.forget_archiving()
+    return ["switched archiving on again, as it was before its promotion for a diagnosis"]
 
 
 def _no_archiving(target: Target, facts: dict[str, Any]) -> list[str]:
-    names = {"archive_command": _NO_ARCHIVE}
+    names: dict[str, str | None] = {"archive_command": _NO_ARCHIVE}
     if facts["major"] >= 15:
         names["archive_library"] = ""
     store_settings(facts, names, target.timeout)

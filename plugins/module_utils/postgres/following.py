@@ -13,13 +13,13 @@ import time
 from typing import Any, NamedTuple
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo import (
     format_conninfo,
     parse_conninfo,
     without_secrets,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control import log_marks, log_since, start
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import find_layout
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.outcome import Outcome
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
@@ -48,7 +48,7 @@ class _Wish(NamedTuple):
     """The settings as they should be. conninfo and changes hold secrets; before and after do not."""
 
     conninfo: dict[str, str]
-    changes: dict[str, str]
+    changes: dict[str, str | None]
     before: str
     after: str
 

@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import STANDBY_SETTINGS
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import RECOVERY_STATES
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres import token as token_store
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo import (
@@ -25,7 +26,6 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.conninfo im
     without_secrets,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.controldata import (
-    RECOVERY_STATES,
     control_timeline,
     read_controldata,
 )
@@ -198,6 +198,7 @@ def _empty(target: Target) -> dict[str, Any]:
         },
         "replay_paused": None,
         "upstream": None,
+        "replication_user": None,
         "replicas": [],
         "clients": 0,
         "slots": [],
@@ -366,6 +367,7 @@ def _add_positions(facts: dict[str, Any], answer: dict[str, Any]) -> None:
 
 
 def _add_settings(facts: dict[str, Any], settings: dict[str, Any], raw: dict[str, str]) -> None:
+    facts["replication_user"] = _user_of(settings.get("primary_conninfo"))
     facts["default_read_only"] = bool(settings.get("default_transaction_read_only"))
     facts["settings"] = {name: settings.get(name) for name in KNOWN if name not in _PRIVATE_SETTINGS}
     facts["settings"].update(
@@ -378,6 +380,13 @@ def _add_settings(facts: dict[str, Any], settings: dict[str, Any], raw: dict[str
         else facts["control"].get("data_checksums"),
         wal_segment_size=facts["control"].get("wal_segment_size"),
     )
+
+
+def _user_of(conninfo: str | None) -> str | None:
+    try:
+        return parse_conninfo(conninfo or "").get("user")
+    except OperatorError:
+        return None  # _upstream warns of it, where it means anything
 
 
 def _upstream(

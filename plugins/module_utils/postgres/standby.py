@@ -175,8 +175,8 @@ def refuse_self(facts: dict[str, Any], host: str, port: int) -> None:
         )
 
 
-def store_settings(facts: dict[str, Any], values: dict[str, str], timeout: float) -> None:
-    """Write settings so that they hold from the next start (and, after a reload, in a running server).
+def store_settings(facts: dict[str, Any], values: dict[str, str | None], timeout: float) -> None:
+    """Write settings so that they hold from the next start (and, after a reload, in a running server). None: take it out.
 
     Running: ALTER SYSTEM, because the server owns postgresql.auto.conf. Not running: the file is edited the way
     the server does it. Raises OperatorError SETTING_REFUSED.
@@ -185,7 +185,10 @@ def store_settings(facts: dict[str, Any], values: dict[str, str], timeout: float
         # The server's log would keep a password for ever.
         statements = "SET log_statement = 'none'; SET log_min_error_statement = 'panic'; SET log_duration = off;\n"
         statements += "SET log_min_duration_statement = -1; SET log_min_duration_sample = -1;\n"
-        statements += "".join(f"ALTER SYSTEM SET {name} ={literal(value)};\n" for name, value in values.items())
+        statements += "".join(
+            f"ALTER SYSTEM RESET {name};\n" if value is None else f"ALTER SYSTEM SET {name} ={literal(value)};\n"
+            for name, value in values.items()
+        )
         try:
             query(address_of(facts), statements, timeout)
         except SqlError as error:
@@ -200,7 +203,7 @@ def store_settings(facts: dict[str, Any], values: dict[str, str], timeout: float
         raise OperatorError("SETTING_REFUSED", f"{path} cannot be written: {error.strerror}.") from error
 
 
-def _rewrite_auto_conf(path: str, values: dict[str, str]) -> None:
+def _rewrite_auto_conf(path: str, values: dict[str, str | None]) -> None:
     with open(path, encoding="utf-8", errors="surrogateescape") as stream:
         present = stream.read()
     text = edit_auto_conf(present, values)
@@ -246,9 +249,10 @@ def reload_settings(facts: dict[str, Any], conninfo: str, timeout: float) -> Non
         time.sleep(_POLL_S)
 
 
-def edit_auto_conf(text: str, values: dict[str, str]) -> str:
-    """postgresql.auto.conf with these settings and no other change: older lines of the same names go."""
+def edit_auto_conf(text: str, values: dict[str, str | None]) -> str:
+    """postgresql.auto.conf with these settings and no other change: older lines of the same names go. None: only that."""
     names = "|".join(re.escape(name) for name in values)
     ours = re.compile(rf"\s*(?:{names})\s*(?:=|\s)", re.IGNORECASE)
     kept = [line for line in text.splitlines() if not ours.match(line)]
-    return "\n".join(kept + [f"{name} = {quote(value)}" for name, value in values.items()]) + "\n"
+    new = [f"{name} = {quote(value)}" for name, value in values.items() if value is not None]
+    return "\n".join(kept + new) + "\n"

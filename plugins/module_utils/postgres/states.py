@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any, Callable
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import moved_away
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.standby_settings import too_low
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres import streaming
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.control import (
@@ -68,11 +70,26 @@ def _started(
         _await_ready(target, facts)
         return {}, []
     refuse_writable_start(facts)
-    if target.token is not None:
+    if target.token is None:
+        # Whoever acts under a token has seen the other members; all that is known here is this host's own record.
+        _refuse_overtaken(target, facts)
+    else:
         # The undo of a failover: an operation that was overtaken must not start a primary beside the new one.
         require_token(store, target, check_mode)
     did = [f"started it as a {facts['role']}"]
     return ({} if check_mode else start(target, _log_file(params, store))), did
+
+
+def _refuse_overtaken(target: Target, facts: dict[str, Any]) -> None:
+    own = socket.gethostname()
+    away = moved_away(facts["operation"], (own, own.partition(".")[0]))
+    if facts["role"] == "primary" and away:
+        raise OperatorError(
+            "SUPERSEDED",
+            f"{target.label} would come up writable, and a failover from it to {away['operation'].get('to')} is done.",
+            "Make it a replica with elephaas.herd.demote. elephaas.herd.start looks at all members before it starts one.",
+            {"stored": away},
+        )
 
 
 def _log_file(params: dict[str, Any], store: TokenStore) -> str:

@@ -40,6 +40,7 @@ class TokenStore:
         self.waiter_log = f"{stem}.waiter.log"
         self.server_log = f"{stem}.server.log"
         self._isolated = f"{stem}.isolated.json"
+        self._archiving = f"{stem}.archiving.json"
 
     def prepare(self) -> None:
         """Make the directory. Raises OperatorError STATE_DIRECTORY."""
@@ -111,6 +112,19 @@ class TokenStore:
         """It follows somebody again."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._isolated)
+
+    def read_archiving(self) -> dict[str, str] | None:
+        """What ALTER SYSTEM had set of archiving before it was switched off; None when it was not. May hold credentials."""
+        return self._load(self._archiving)
+
+    def write_archiving(self, settings: dict[str, str]) -> None:
+        """Keep it, readable by the instance's account alone, as where it stood."""
+        self._save(self._archiving, settings, durable=True)
+
+    def forget_archiving(self) -> None:
+        """It is back where it stood."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._archiving)
 
     def _load(self, path: str) -> dict[str, Any] | None:
         try:

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The last WAL record that an instance holds, read with pg_waldump. Private to the collection."""
+"""WAL records that an instance holds, read with pg_waldump. Private to the collection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import os
 import re
 from typing import NamedTuple
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn, record_end, segment_file_name
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import (
+    format_lsn,
+    parse_lsn,
+    record_end,
+    segment_file_name,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.command import run
 
 _RECORD = re.compile(
@@ -20,6 +25,17 @@ _RECORD = re.compile(
 _SHUTDOWN = re.compile(
     r"\ACHECKPOINT_SHUTDOWN redo (?P<redo>[0-9A-Fa-f]+/[0-9A-Fa-f]+); tli (?P<tli>\d+); prev tli (?P<prev>\d+);"
 )
+
+
+# What pg_waldump --stats=record prints of a kind of record: its name, and how many there are.
+_COUNTED = re.compile(r"^(?P<kind>\S+)\s+(?P<count>\d+)\s", re.MULTILINE)
+
+
+class Written(NamedTuple):
+    """How many records an instance has written, and how many of them are commits."""
+
+    records: int
+    commits: int
 
 
 class Record(NamedTuple):
@@ -57,6 +73,40 @@ def read_last_record(
     done = run([pg_waldump, "-p", os.path.join(data_directory, "pg_wal"), "-s", start, *files], timeout)
     records = parse_records(done.stdout)
     return (records[-1] if records else None), done.stderr.strip()[-300:]
+
+
+def parse_written(text: str) -> Written | None:
+    """The output of pg_waldump --stats=record; None when it holds no statistics."""
+    counts = {found.group("kind"): int(found.group("count")) for found in _COUNTED.finditer(text)}
+    if "Total" not in counts:
+        return None
+    commits = sum(counts.get(f"Transaction/COMMIT{kind}", 0) for kind in ("", "_PREPARED"))
+    return Written(counts["Total"], commits)
+
+
+def written_since(
+    pg_waldump: str, data_directory: str, timeline: int, start: int, segment_size: int, timeout: float
+) -> Written | None:
+    """What there is on that timeline from a position on which a record may begin; None when that cannot be told.
+
+    start, segment_size: bytes. As in recovery, the first record that is incomplete or broken is the end.
+    """
+    directory = os.path.join(data_directory, "pg_wal")
+    first = last = segment_file_name(timeline, start, segment_size)
+    position = start + segment_size
+    # Files that were made ready for later hold older records, at which pg_waldump ends.
+    while os.path.exists(os.path.join(directory, segment_file_name(timeline, position, segment_size))):
+        last = segment_file_name(timeline, position, segment_size)
+        position += segment_size
+    if not os.path.exists(os.path.join(directory, first)):
+        return None
+    begin = format_lsn(start)
+    done = run([pg_waldump, "-p", directory, "-s", begin, "--stats=record", first, last], timeout)
+    if done.timed_out:
+        return None
+    if "could not find a valid record after" in done.stderr:
+        return Written(0, 0)
+    return parse_written(done.stdout)
 
 
 def shutdown_problem(

@@ -18,7 +18,12 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.connection 
     sql,
     transaction,
 )
-from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.roles import check_roles, read_roles, write_roles
+from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.roles import (
+    Roles,
+    check_roles,
+    read_roles,
+    write_roles,
+)
 
 HerdKey = tuple[str, str]
 """Environment and herd."""
@@ -97,6 +102,7 @@ def _record(
         open_operations = operations.open_operations(cursor, herd_ids)
         rows: list[dict[str, Any]] = []
         reconciliations = []
+        rejoined = []
         for key, items in sorted(herds.items()):
             environment, herd = key
             if key not in records:
@@ -122,9 +128,13 @@ def _record(
                 found["differences"].extend(
                     {"instance": instance_name(herd, environment, server), **change} for change in changes
                 )
+            if verdicts.rejoined:
+                rejoined.append((key, herd_id, verdicts.rejoined))
             if verdicts.reconciliation:
                 reconciliations.append((key, records[key], operation, verdicts.reconciliation))
         _write(cursor, rows)
+        for herd_key, herd_id, roles in rejoined:
+            _write_roles(cursor, herd_key, herd_id, roles, found)
         for herd_key, record, operation, reconciliation in reconciliations:
             _reconcile(cursor, herd_key, record, operation, reconciliation, operator, check_mode, found)
     # Only what the transaction kept is told.
@@ -202,29 +212,11 @@ def _reconcile(
     result: dict[str, list[dict[str, Any]]],
 ) -> None:
     environment, name = key
-    members = read_roles(cursor, herd["herd_id"])
-    check_roles(found.roles, members, herd_name(name, environment))
-    # A rule of the registry may refuse this (an upstream seen in the middle of a change): the facts are kept anyway.
-    cursor.execute("SAVEPOINT roles")
-    try:
-        changes = write_roles(cursor, herd["herd_id"], found.roles)
-    except psycopg2.Error as error:
-        reason = explain(error).reason
-        cursor.execute("ROLLBACK TO SAVEPOINT roles")
-        result["mismatches"].append(_mismatch(environment, name, found.to_server, "ROLES_REFUSED", reason))
+    if not _write_roles(cursor, key, herd["herd_id"], found.roles, result):
         return
     operation_id = None
     if not check_mode:
         operation_id = _history(cursor, key, herd, operation, found, operator)
-    result["differences"].extend(
-        {
-            "instance": instance_name(name, environment, change["server"]),
-            "field": change["field"],
-            "before": change["before"],
-            "after": change["after"],
-        }
-        for change in changes
-    )
     result["reconciled"].append(
         {
             "herd": herd_name(name, environment),
@@ -235,6 +227,33 @@ def _reconcile(
             "roles": found.roles,
         }
     )
+
+
+def _write_roles(
+    cursor: Any, key: HerdKey, herd_id: int, roles: Roles, result: dict[str, list[dict[str, Any]]]
+) -> bool:
+    """Record these roles, and what changed by that; False, and a mismatch, when a rule of the registry refuses them."""
+    environment, name = key
+    check_roles(roles, read_roles(cursor, herd_id), herd_name(name, environment))
+    # An upstream may have been seen in the middle of a change: the facts are kept anyway.
+    cursor.execute("SAVEPOINT roles")
+    try:
+        changes = write_roles(cursor, herd_id, roles)
+    except psycopg2.Error as error:
+        reason = explain(error).reason
+        cursor.execute("ROLLBACK TO SAVEPOINT roles")
+        result["mismatches"].append(_mismatch(environment, name, next(iter(roles)), "ROLES_REFUSED", reason))
+        return False
+    result["differences"].extend(
+        {
+            "instance": instance_name(name, environment, change["server"]),
+            "field": change["field"],
+            "before": change["before"],
+            "after": change["after"],
+        }
+        for change in changes
+    )
+    return True
 
 
 def _history(

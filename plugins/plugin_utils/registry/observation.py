@@ -44,9 +44,10 @@ class Reconciliation:
 
 @dataclass
 class Verdicts:
-    """values: server -> column -> value to record."""
+    """values: server -> column -> value to record. rejoined: superseded members that stream again, and their roles now."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rejoined: dict[str, dict[str, Any]] = field(default_factory=dict)
     mismatches: list[Mismatch] = field(default_factory=list)
     reconciliation: Reconciliation | None = None
 
@@ -72,6 +73,7 @@ def judge(
     _judge_roles(members, operation, last_token, seen, running, upstreams, verdicts)
     if not busy and verdicts.reconciliation is None:
         _follow_upstreams(members, upstreams, verdicts)
+        _rejoin(members, running, upstreams, verdicts)
     return verdicts
 
 
@@ -192,6 +194,16 @@ def _judge_roles(
     if found == recorded and operation is None:
         return
     record = _explanation(seen, found, operation, last_token)
+    if members[found]["role"] == "superseded" and record is None:
+        # That its successor is not seen makes it no primary again; only a failover to it, which it must have followed, does.
+        verdicts.mismatches.append(
+            Mismatch(
+                "SUPERSEDED",
+                f"it was overtaken by a failover, and is writable; recorded as primary is {recorded or 'none'}",
+                found,
+            )
+        )
+        return
     if found == recorded:
         # An operation that ended without a change of roles, or whose roles were recorded already.
         return
@@ -255,6 +267,9 @@ def _not_settled(
             continue
         if facts.get("status") == "absent":
             continue
+        if members[server]["role"] == "superseded" and not facts.get("writable"):
+            # It waits to be demoted, whoever the primary is.
+            continue
         if facts.get("role") != "replica":
             return f"{server} is no replica"
     reached = recorded is None or bool(seen.get(recorded, {}).get("reachable") and seen[recorded].get("facts"))
@@ -274,9 +289,9 @@ def _roles(
 ) -> dict[str, dict[str, Any]]:
     roles: dict[str, dict[str, Any]] = {found: {"role": "primary", "upstream_server": None}}
     for server, member in members.items():
-        if server == found or (member["role"] in ("detached", "superseded") and server not in running):
+        if server == found or member["role"] == "detached":
             continue
-        if member["role"] == "detached":
+        if member["role"] == "superseded" and not _streams(running.get(server), running.get(found)):
             continue
         facts = seen.get(server, {}).get("facts") or {}
         if server == recorded and facts.get("role") != "replica":
@@ -287,6 +302,33 @@ def _roles(
         upstream = upstreams.get(server) or (found if kept in (None, recorded, found) else kept)
         roles[server] = {"role": "replica", "upstream_server": upstream}
     return roles
+
+
+def _streams(facts: dict[str, Any] | None, primary: dict[str, Any] | None) -> bool:
+    """Whether a replica streams, itself or through others, what the primary writes: on the primary's timeline."""
+    upstream = (facts or {}).get("upstream") or {}
+    return (
+        facts is not None
+        and facts.get("role") == "replica"
+        and upstream.get("status") == "streaming"
+        and upstream.get("receiver_timeline") is not None
+        and upstream["receiver_timeline"] == (primary or {}).get("timeline")
+    )
+
+
+def _rejoin(
+    members: dict[str, dict[str, Any]],
+    running: dict[str, dict[str, Any]],
+    upstreams: dict[str, str],
+    verdicts: Verdicts,
+) -> None:
+    """A superseded member is one of the herd again once it is seen streaming from it, and not before."""
+    primary = next((facts for server, facts in running.items() if members[server]["role"] == "primary"), None)
+    if primary is None or not primary.get("writable"):
+        return
+    for server, upstream in upstreams.items():
+        if members[server]["role"] == "superseded" and _streams(running[server], primary):
+            verdicts.rejoined[server] = {"role": "replica", "upstream_server": upstream}
 
 
 def _follow_upstreams(

@@ -111,19 +111,34 @@ FINISHING = promoted(armed_and_stopped(claimed(healthy(), (PRIMARY, FAR))), FAR)
 NO_ARCHIVE = setting(PRIMARY, "archive_mode", "off")
 OTHER_LIBC = ready(FAR, "2.28", "glibc", herd=ready(FAR, databases("c", "en_US.UTF-8", "2.28"), "databases"))
 
+DEAD = {"dead": "its power is cut"}
+# Its host does not answer, and what is on record of it is all that is known.
+LOST = with_member(unreachable(healthy(), PRIMARY), PRIMARY, recorded_lsn="0/5000060", last_seen="03:00")
+
+
+def heard(seconds_ago: float) -> Herd:
+    """Its primary is lost, and a replica heard from it that long ago."""
+    return with_fact(LOST, NEAR, seconds_ago, "upstream", "last_message_age_s")
+
+
+def ahead(received: str) -> Herd:
+    """Its primary is lost, and NEAR has received up to there."""
+    return with_fact(LOST, NEAR, received, "positions", "received")
+
+
 PAIRS: tuple[Pair, ...] = (
     Pair("OPERATION_HELD", healthy(held="ada on ops1 since 03:00"), claimed(healthy(), (NEAR,), closed="done")),
     Pair("REGISTRY_LOST", healthy(registry_error="connection refused")),
     Pair("HERD_ON_HOLD", healthy(hold_reason="migration"), healthy(hold_reason="")),
     Pair("MEMBER_MISSING", healthy(missing=("trading_prod@nyc-db9",))),
-    Pair("INTERRUPTED_UNCLEAR", claimed(stopped(healthy(), PRIMARY), (PRIMARY, FAR)), FINISHING),
+    Pair("INTERRUPTED_UNCLEAR", claimed(healthy(), (PRIMARY,), target="trading_prod@gone"), FINISHING),
     Pair("PRIMARY_MISMATCH", promoted(stopped(healthy(), PRIMARY), FAR), stopped(healthy(), NEAR)),
     Pair(
         "SPLIT_BRAIN",
         promoted(healthy(), FAR),
         with_member(promoted(healthy(), FAR), FAR, role="detached"),
     ),
-    Pair("NO_PRIMARY", stopped(healthy(), PRIMARY), stopped(healthy(), NEAR)),
+    Pair("NO_PRIMARY", with_fact(stopped(healthy(), PRIMARY), PRIMARY, "absent", "status"), stopped(healthy(), NEAR)),
     Pair("MEMBER_UNREACHABLE", unreachable(healthy(), NEAR), stopped(healthy(), NEAR)),
     Pair("MEMBER_LEFT", unreachable(FINISHING, NEAR), FINISHING),
     Pair("OTHER_CLUSTER", with_fact(healthy(), NEAR, "7999", "system_identifier"), unreachable(healthy(), NEAR)),
@@ -269,10 +284,60 @@ PAIRS: tuple[Pair, ...] = (
         # The order of bytes is the same everywhere.
         ready(FAR, "2.28", "glibc", herd=on_both(databases("c", "C.UTF-8", None), "databases")),
     ),
+    Pair("NOT_PROVEN_DEAD", LOST, stopped(healthy(), PRIMARY)),
+    Pair("STILL_HEARD", heard(9.0), heard(11.0), DEAD, DEAD),
+    Pair("MEMBER_UNSEEN", unreachable(LOST, NEAR), LOST, DEAD, DEAD),
+    Pair(
+        "NO_SUCCESSOR",
+        with_member(with_member(LOST, NEAR, role="detached"), FAR, role="detached"),
+        with_member(LOST, FAR, role="detached"),
+        DEAD,
+        DEAD,
+    ),
+    Pair(
+        "CANDIDATE_BEHIND",
+        ahead("0/5000061"),
+        ahead("0/5000060"),
+        {**DEAD, "candidate": FAR},
+        {**DEAD, "candidate": FAR},
+    ),
+    Pair(
+        "LOSS_BEYOND_BOUND",
+        with_member(LOST, PRIMARY, recorded_lsn="0/6000061"),
+        with_member(LOST, PRIMARY, recorded_lsn="0/6000060"),
+        DEAD,
+        DEAD,
+    ),
+    Pair(
+        "LOSS",
+        with_fact(
+            stopped(healthy(), PRIMARY), PRIMARY, {"state": "in production", "checkpoint_lsn": "0/5000060"}, "control"
+        ),
+        with_fact(
+            stopped(healthy(), PRIMARY), PRIMARY, {"state": "shut down", "checkpoint_lsn": "0/5000059"}, "control"
+        ),
+    ),
+    Pair("NOT_FENCED", LOST, LOST, {**DEAD, "accept": ()}, {"fence": True}),
+    Pair("FENCED_FIRST", LOST, LOST, {"fence": True}, DEAD),
 )
 
 #: What speaks against one replica, FAR: it is no candidate on the first herd, and it is the candidate on the second.
-CANDIDATE_PAIRS: tuple[Pair, ...] = (
+CANDIDATE_DEAD = {"dead": "its power is cut"}
+# Its host does not answer, and what is on record of it is all that is known.
+LOST = with_member(unreachable(healthy(), PRIMARY), PRIMARY, recorded_lsn="0/5000060", last_seen="03:00")
+
+
+def heard(seconds_ago: float) -> Herd:
+    """Its primary is lost, and a replica heard from it that long ago."""
+    return with_fact(LOST, NEAR, seconds_ago, "upstream", "last_message_age_s")
+
+
+def ahead(received: str) -> Herd:
+    """Its primary is lost, and NEAR has received up to there."""
+    return with_fact(LOST, NEAR, received, "positions", "received")
+
+
+PAIRS: tuple[Pair, ...] = (
     Pair("UNREACHABLE", unreachable(healthy(), FAR), unreachable(healthy(), NEAR)),
     Pair("DETACHED", with_member(healthy(), FAR, role="detached")),
     Pair("NOT_RUNNING", stopped(healthy(), FAR)),

@@ -1,7 +1,7 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The brain of start, stop, restart, reload and the diagnostic promote: every finding, and in which order."""
+"""The brain of start, stop, restart, reload, the diagnostic promote and demote: every finding, and in which order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide import bulk, bulk_findings
+from ansible_collections.elephaas.herd.plugins.module_utils.decide import bulk, bulk_findings, demotion
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.bulk import STATES, VERBS, Request, plan_bulk
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Member, Operation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import plan_id
@@ -83,6 +83,13 @@ def sender(name: str = "nyc-db2", **changes: Any) -> dict[str, Any]:
     }
 
 
+def fit_for(verb: str) -> Herd:
+    """A herd in which the verb does something to NEAR."""
+    if verb == "demote":
+        return with_role(promoted(herd(), NEAR), NEAR, "detached")
+    return down(NEAR) if verb == "start" else herd()
+
+
 def plan(found: Herd, verb: str, *selected: str, **request: Any) -> dict[str, Any]:
     return plan_bulk(found, Request(verb, frozenset(selected) or ALL, **request))
 
@@ -113,7 +120,7 @@ def test_a_plan_is_plain_data_that_can_be_shown(verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_second_look_under_the_lock(verb: str) -> None:
     """What it finds changed is named; clients that nobody was asked about count too."""
-    found = down(NEAR) if verb == "start" else herd()
+    found = fit_for(verb)
     agreed = plan(found, verb, NEAR, mode="smart", accept=("NO_ANSWER",))
     asked = bulk.request_of(json.loads(json.dumps(agreed)))
     assert (asked.verb, asked.selected, asked.mode, asked.accept) == (verb, frozenset({NEAR}), "smart", ("NO_ANSWER",))
@@ -237,6 +244,7 @@ REFUSED: dict[str, Case] = {
     "HERD_INCOMPLETE": ("restart", NEAR, lambda: herd(missing=(BELOW,)), {}),
     "WRONG_SERVER": ("stop", NEAR, lambda: with_fact(herd(), NEAR, "port 5432 is /srv/other", "identity_problem"), {}),
     "SUPERSEDED": ("start", PRIMARY, lambda: with_role(down(PRIMARY), PRIMARY, "superseded"), {}),
+    "STARTS_WRITABLE": ("start", NEAR, lambda: with_fact(down(NEAR), NEAR, [], "signal_files"), {}),
     "SECOND_PRIMARY": ("start", PRIMARY, lambda: promoted(down(PRIMARY), FAR), {}),
     "UNREACHABLE": ("restart", NEAR, lambda: unreachable(herd(), NEAR), {}),
     "NO_ANSWER": ("restart", NEAR, lambda: with_fact(herd(), NEAR, "timed out", "sql_error"), {}),
@@ -297,7 +305,7 @@ def test_more_than_one_is_promoted_by_failover_only() -> None:
 
 @pytest.mark.parametrize(("verb", "name"), [(verb, NEAR) for verb in VERBS])
 def test_a_healthy_herd_is_refused_nothing(verb: str, name: str) -> None:
-    document = plan(down(NEAR) if verb == "start" else herd(), verb, name)
+    document = plan(fit_for(verb), verb, name)
     assert codes(document, "refuse") == set()
     assert document["outcome"] == "go"
     assert document["left"] == {}
@@ -305,10 +313,12 @@ def test_a_healthy_herd_is_refused_nothing(verb: str, name: str) -> None:
 
 def test_every_refusal_has_its_case() -> None:
     """A code that is nowhere refused here would not be noticed when it stopped refusing."""
-    source = inspect.getsource(bulk) + inspect.getsource(bulk_findings)
-    raised = set(re.findall(r'(?:Verdict|refuse)\(\s*"([A-Z_]+)"', source))
+    source = "".join(inspect.getsource(module) for module in (bulk, bulk_findings, demotion))
+    raised = set(re.findall(r'(?:Verdict|refused?)\(\s*"([A-Z_]+)"', source))
     warned = {"LEFT_OUT", "PRIMARY_IN_USE", "IMMEDIATE", "REPLICA_DOWN", "LEAVES_HERD", "MEMBERS_UNSEEN"}
-    assert raised - warned == {*REFUSED, "MORE_THAN_ONE"}
+    # Those of demote are in test_demotion.py.
+    warned |= {"DEMOTES", "DIVERGED", "NEWER_TIMELINE", "RECORDED"}
+    assert raised - warned == {*REFUSED, "MORE_THAN_ONE", "ONLY_PRIMARY", "NO_PRIMARY", "SPLIT_BRAIN", "NOT_OVERTAKEN"}
 
 
 #: Code -> verb, whom, a herd that it speaks of, the request's further options; and whether somebody is asked.
@@ -454,6 +464,104 @@ def test_a_replica_that_would_come_up_writable() -> None:
     assert "none of them is the recorded primary" in second_primary(plan(nobody, "start", NEAR))
     assert second_primary(plan(with_fact(nobody, PRIMARY, "replica", "role"), "start", NEAR)) == ""
     assert "cannot be looked at" in second_primary(plan(unreachable(nobody, FAR), "start", NEAR))
+
+
+def on(found: Herd, name: str, timeline: int, *left: tuple[int, str]) -> Herd:
+    """The herd with a member on that timeline; left: its ancestors, and where each was left."""
+    history = [{"timeline": ancestor, "switch_lsn": position} for ancestor, position in left]
+    return with_fact(with_fact(found, name, timeline, "timeline"), name, history, "timeline_history")
+
+
+def test_a_timeline_is_told_by_its_history_and_not_by_its_number() -> None:
+    """Both were promoted from the first timeline, apart from each other, and so both are on the second."""
+    found = stopped(promoted(down(PRIMARY), FAR), FAR)
+    found = on(on(found, PRIMARY, 2, (1, "0/5000000")), FAR, 2, (1, "0/6000000"))
+    reason = second_primary(plan(found, "start", PRIMARY))
+    assert f"{FAR} is on another timeline 2, which parted from its own at 0/5000000" in reason
+    # The same number and the same history are one timeline.
+    same = on(with_fact(found, FAR, "replica", "role"), FAR, 2, (1, "0/5000000"))
+    assert plan(same, "start", PRIMARY)["outcome"] == "go"
+    # A higher number that the other one's history leads to.
+    later = on(found, FAR, 3, (1, "0/5000000"), (2, "0/7000000"))
+    assert "which began from its own at 0/7000000" in second_primary(plan(later, "start", PRIMARY))
+
+
+def test_a_replica_that_went_astray_proves_nothing_against_the_recorded_primary() -> None:
+    found = on(on(down(PRIMARY), PRIMARY, 3, (1, "0/6000000")), NEAR, 2, (1, "0/5000000"))
+    assert plan(found, "start", PRIMARY)["outcome"] == "go"
+    # It does against one that somebody else is the primary of by the record,
+    swapped = with_role(with_role(found, PRIMARY, "replica"), NEAR, "primary")
+    assert second_primary(plan(swapped, "start", PRIMARY))
+    # and on a timeline of a higher number.
+    higher = on(found, NEAR, 4, (1, "0/5000000"))
+    assert second_primary(plan(higher, "start", PRIMARY))
+    # What a failover has superseded proves nothing at all.
+    assert plan(with_role(higher, NEAR, "superseded"), "start", PRIMARY)["outcome"] == "go"
+
+
+def test_a_superseded_primary_is_not_started_though_nobody_else_can_be_seen() -> None:
+    found = with_role(down(PRIMARY), PRIMARY, "superseded")
+    for name in (NEAR, FAR):
+        found = unreachable(found, name)
+    for selected in ((PRIMARY,), tuple(ALL)):
+        document = plan(found, "start", *selected)
+        assert "SUPERSEDED" in codes(document, "refuse")
+        (verdict,) = [verdict for verdict in document["verdicts"] if verdict["code"] == "SUPERSEDED"]
+        assert verdict["next_step"].endswith(f"ansible-playbook elephaas.herd.demote --limit {PRIMARY}")
+
+
+def test_a_failover_that_only_the_hosts_know_and_a_record_from_before_it() -> None:
+    """The inventory is a snapshot, and the new primary cannot be seen."""
+    found = claimed(unreachable(down(PRIMARY), FAR), (PRIMARY,), closed="done")
+    # The copy on the new primary's host alone says that a failover is over; this one is the old primary's.
+    assert plan(found, "start", PRIMARY)["outcome"] == "go"
+    over = replace(found, last_failover=Operation("failover", "done", 7, source=PRIMARY, target=FAR))
+    assert f"a failover from it to {FAR} is done" in second_primary(plan(over, "start", PRIMARY))
+    back = replace(found, last_failover=Operation("failover", "done", 8, source=FAR, target=PRIMARY))
+    assert plan(back, "start", PRIMARY)["outcome"] == "go"
+
+
+# -- restart: an overtaken primary that runs comes up writable again ---------------------------------------------------
+
+
+def split() -> Herd:
+    """The old primary is back, and FAR has taken over from it."""
+    return on(promoted(herd(), FAR), FAR, 2, (1, "0/5000000"))
+
+
+def test_an_overtaken_primary_is_not_restarted() -> None:
+    assert f"{FAR} accepts writes too" in second_primary(plan(split(), "restart", PRIMARY))
+    assert "newer timeline" in second_primary(plan(stopped(split(), FAR), "restart", PRIMARY))
+    superseded = with_role(split(), PRIMARY, "superseded")
+    assert codes(plan(superseded, "restart", PRIMARY), "refuse") == {"SUPERSEDED"}
+    for name in (NEAR, FAR):
+        superseded = unreachable(superseded, name)
+    assert "SUPERSEDED" in codes(plan(superseded, "restart"), "refuse")
+    for verb in ("stop", "reload"):
+        assert codes(plan(superseded, verb, PRIMARY), "refuse") == set()
+
+
+def test_the_one_that_took_over_is_restarted_beside_the_old_primary() -> None:
+    assert codes(plan(split(), "restart", FAR), "refuse") == set()
+    # Two that went apart are not told from each other.
+    apart = on(split(), PRIMARY, 2, (1, "0/4000000"))
+    assert second_primary(plan(apart, "restart", FAR)) and second_primary(plan(apart, "restart", PRIMARY))
+    assert codes(plan(with_role(apart, PRIMARY, "superseded"), "restart", FAR), "refuse") == set()
+
+
+def test_a_superseded_replica_is_restarted() -> None:
+    assert codes(plan(with_role(herd(), NEAR, "superseded"), "restart", NEAR), "refuse") == set()
+    unarmed = with_fact(with_role(herd(), NEAR, "superseded"), NEAR, [], "signal_files")
+    assert codes(plan(unarmed, "restart", NEAR), "refuse") == {"STARTS_WRITABLE", "SUPERSEDED"}
+
+
+def test_a_replica_without_signal_file_is_neither_started_nor_restarted() -> None:
+    """Control state "shut down in recovery": it would start writable, on the timeline of its primary."""
+    assert codes(plan(with_fact(herd(), NEAR, [], "signal_files"), "restart", NEAR), "refuse") == {"STARTS_WRITABLE"}
+    for state in ("shut down in recovery", "in archive recovery"):
+        found = with_fact(stopped(herd(), NEAR, state), NEAR, [], "signal_files")
+        for selected in ((NEAR,), tuple(ALL)):
+            assert "STARTS_WRITABLE" in codes(plan(found, "start", *selected), "refuse")
 
 
 MEMBERS = (PRIMARY, NEAR, FAR)

@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd, Operation
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import (
-    add_rehearsal,
     changed_decisions,
     decisions,
     plan_failover,
     plan_id,
-    roles_after,
 )
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, Verdict
 
@@ -239,15 +237,12 @@ def test_the_registry_alone_knows_of_an_operation_too() -> None:
 
 
 def test_a_failed_rehearsal_refuses_before_anything_stops() -> None:
-    bad = Verdict("WAY_BACK", REFUSE, PRIMARY, "no pg_hba.conf entry", acceptable=True)
-    refused = add_rehearsal(plan(healthy()), [bad], Wishes())
-    assert refused["outcome"] == "refuse"
-    taken = add_rehearsal(plan(healthy()), [bad], Wishes(accept=("WAY_BACK",)))
+    herd = healthy(way_back={PRIMARY: {"code": "UPSTREAM_AUTH", "reason": "no pg_hba.conf entry", "next_step": ""}})
+    assert plan(herd)["outcome"] == "refuse"
+    taken = plan(herd, accept=("WAY_BACK",))
     assert taken["outcome"] == "go" and taken["accepted"] == ["WAY_BACK"]
     # The second look rehearses nothing; with the first one's findings it decides the same.
-    again = add_rehearsal(
-        plan(healthy()), [Verdict(**found) for found in taken["rehearsal"]], Wishes(accept=("WAY_BACK",))
-    )
+    again = plan(healthy(way_back=taken["way_back"]), accept=("WAY_BACK",))
     assert changed_decisions(taken, again) == []
 
 
@@ -257,9 +252,7 @@ def test_a_changed_situation_is_named() -> None:
 
 
 def test_the_roles_to_record() -> None:
-    decided = plan(healthy())
-    servers = {PRIMARY: "chi-db1", NEAR: "chi-db2", FAR: "nyc-db1"}
-    assert roles_after(decided, servers) == {
+    assert plan(healthy())["roles"] == {
         "nyc-db1": {"role": "primary", "upstream_server": None},
         "chi-db1": {"role": "replica", "upstream_server": "nyc-db1"},
         "chi-db2": {"role": "replica", "upstream_server": "nyc-db1"},

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.mirror import (
     is_failover,
     kept_failover,
+    moved_away,
     records_of,
 )
 
@@ -53,3 +55,30 @@ def test_the_last_failover_survives_whatever_follows(verbs: list[str]) -> None:
     # It does not grow with every operation.
     assert len(found) <= 2
     assert all("last_failover" not in one for one in found[1:])
+
+
+def failover(source: str, target: str, token: int = 1, closed: str | None = "done") -> dict[str, Any]:
+    operation = {"verb": "failover", "from": f"trading_prod@{source}", "to": f"trading_prod@{target}"}
+    return {"token": token, "operation": operation, "closed": closed, "last_failover": None}
+
+
+OWN = ("chi-db1.example.com", "chi-db1")
+
+
+@pytest.mark.parametrize(
+    ("found", "away"),
+    [
+        (failover("chi-db1", "nyc-db1"), True),
+        (failover("CHI-DB1.example.com", "nyc-db1"), True),
+        ({**record("restart", 9), "last_failover": failover("chi-db1", "nyc-db1")}, True),
+        (failover("nyc-db1", "chi-db1"), False),  # it came here
+        (failover("chi-db2", "nyc-db1"), False),  # it is a bystander, or goes by a name that nobody told
+        (failover("chi-db1", "nyc-db1", closed=None), False),  # not done: the same command finishes it
+        (failover("chi-db1", "nyc-db1", closed="aborted"), False),
+        ({**failover("nyc-db1", "chi-db1", 9), "last_failover": failover("chi-db1", "nyc-db1")}, False),  # and back
+        (record("restart"), False),
+        (None, False),
+    ],
+)
+def test_a_failover_that_took_the_primary_away_from_this_host(found: dict[str, Any] | None, away: bool) -> None:
+    assert (moved_away(found, OWN) is not None) is away

@@ -34,9 +34,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.postgres.settings im
     convert,
     read_settings,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import edit_auto_conf
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.walrecord import (
     Record,
+    Written,
     parse_records,
+    parse_written,
     shutdown_problem,
 )
 
@@ -134,6 +137,32 @@ def problem(
     record: Record | None = GOOD, timeline: int = 2, armed: str = "0/3000028", replayed: int = END
 ) -> str | None:
     return shutdown_problem(record, timeline, armed, replayed, 16777216, 8192)
+
+
+STATISTICS = """\
+WAL statistics between 0/1500718 and 0/1500790:
+Type                                           N      (%)          Record size      (%)
+----                                           -      ---          -----------      ---
+XLOG/CHECKPOINT_SHUTDOWN                       3 (  0.01)                  342 (  0.01)
+Transaction/COMMIT                           721 (  3.00)               197064 (  5.82)
+Transaction/COMMIT_PREPARED                    2 (  0.01)                   90 (  0.00)
+Transaction/ABORT                              4 (  0.01)                   90 (  0.00)
+Heap/INSERT+INIT                             153 (  0.64)               190751 (  5.64)
+                                        --------                      --------
+Total                                      24016                       3386062 [65.21%]
+"""
+
+
+def test_what_was_written() -> None:
+    assert parse_written(STATISTICS) == Written(24016, 723)
+    assert parse_written("first record is after 0/1500718\n") is None
+
+
+def test_a_setting_that_is_taken_out() -> None:
+    text = "port = 1\narchive_command = '/bin/true'\narchive_library = ''\narchive_mode = on\n"
+    assert edit_auto_conf(text, {"archive_command": "cp %p", "archive_library": None}) == (
+        "port = 1\narchive_mode = on\narchive_command = 'cp %p'\n"
+    )
 
 
 def test_the_proof() -> None:

@@ -56,9 +56,17 @@ def done(to: str, token: int, closed: str | None = "done") -> dict[str, Any]:
     return {"token": token, "closed": closed, "operation": {"to": f"h_e@{to}", "plan_id": "p1", "operator": "ann"}}
 
 
-def look(operation: dict[str, Any] | None = None, last_token: int = 3, **facts: dict[str, Any] | None) -> Verdicts:
+def look(
+    operation: dict[str, Any] | None = None,
+    last_token: int = 3,
+    roles: dict[str, str] | None = None,
+    **facts: dict[str, Any] | None,
+) -> Verdicts:
     seen = {name: {"server": name, "reachable": item is not None, "facts": item} for name, item in facts.items()}
-    return judge(members(), operation, last_token, seen)
+    recorded = members()
+    for name, role in (roles or {}).items():
+        recorded[name].update(role=role, upstream_server=None)
+    return judge(recorded, operation, last_token, seen)
 
 
 def codes(verdicts: Verdicts) -> list[str]:
@@ -180,3 +188,89 @@ def test_a_replica_seen_on_another_upstream_is_recorded_so() -> None:
     verdicts = look(a=primary(), b=replica("a"), c=replica("a"))
     assert verdicts.values["c"]["upstream_server"] == "a"
     assert "upstream_server" not in verdicts.values["b"]
+
+
+# -- an old primary that comes back ------------------------------------------------------------------------------------
+
+AFTER = {"a": "superseded", "b": "primary"}
+
+
+def streaming(of: str, timeline: int = 2, status: str | None = "streaming") -> dict[str, Any]:
+    upstream = {"host": of, "port": 5432, "status": status, "receiver_timeline": timeline if status else None}
+    return {**replica(of), "upstream": upstream, "timeline": timeline}
+
+
+def on_2() -> dict[str, Any]:
+    return {**primary(), "timeline": 2}
+
+
+def test_a_superseded_member_that_is_writable_beside_the_primary_stays_superseded() -> None:
+    verdicts = look(roles=AFTER, a=primary(), b=on_2(), c=streaming("b"))
+    assert codes(verdicts) == ["SPLIT_BRAIN"]
+    assert (verdicts.reconciliation, verdicts.rejoined) == (None, {})
+
+
+@pytest.mark.parametrize(
+    "successor",
+    [
+        None,  # not reached
+        replica("a"),
+        {**replica("a"), "status": "stopped"},
+        {**on_2(), "status": "stopped", "writable": False},
+    ],
+)
+def test_a_superseded_member_that_is_writable_alone_is_no_primary_again(successor: dict[str, Any] | None) -> None:
+    for roles in (AFTER, {"a": "superseded", "b": "replica"}):
+        verdicts = look(roles=roles, a=primary(), b=successor, c=replica("a"))
+        assert (verdicts.reconciliation, verdicts.rejoined) == (None, {})
+        assert codes(verdicts) == ["SUPERSEDED"]
+
+
+def test_a_failover_to_it_that_the_hosts_know_makes_it_the_primary_again() -> None:
+    """It can only be a candidate once it has followed; the registry has missed both."""
+    found = look(roles=AFTER, a={**primary(), "operation": done("a", 9)}, b=replica("a"), c=replica("a")).reconciliation
+    assert found is not None and found.roles["a"] == {"role": "primary", "upstream_server": None}
+
+
+def test_a_superseded_member_is_a_replica_once_it_streams_on_the_primarys_timeline() -> None:
+    verdicts = look(roles=AFTER, a=streaming("b"), b=on_2(), c=streaming("b"))
+    assert verdicts.rejoined == {"a": {"role": "replica", "upstream_server": "b"}}
+    assert verdicts.mismatches == []
+    # Below another replica too.
+    assert look(roles=AFTER, a=streaming("c"), b=on_2(), c=streaming("b")).rejoined["a"]["upstream_server"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (streaming("b", timeline=1), on_2()),
+        (streaming("b", status=None), on_2()),
+        (streaming("b", status="waiting"), on_2()),
+        (streaming("elsewhere"), on_2()),
+        (streaming("b"), primary()),  # the primary does not say on which timeline it is
+        (streaming("b"), streaming("c")),  # no primary
+        (streaming("b"), None),
+        ({"status": "stopped", "writable": False, "role": "replica", "system_identifier": "7"}, on_2()),
+    ],
+)
+def test_a_superseded_member_stays_so_until_then(a: dict[str, Any], b: dict[str, Any] | None) -> None:
+    verdicts = look(roles=AFTER, a=a, b=b, c=streaming("b"))
+    assert (verdicts.reconciliation, verdicts.rejoined) == (None, {})
+
+
+def test_a_live_operation_decides_about_a_superseded_member_itself() -> None:
+    operation = {"token": 3, "lease_live": True, "operator": "ann"}
+    assert look(operation, roles=AFTER, a=streaming("b"), b=on_2(), c=streaming("b")).rejoined == {}
+
+
+def test_a_superseded_member_that_is_down_does_not_hold_up_the_next_failover() -> None:
+    down = {"status": "stopped", "writable": False, "role": "primary", "system_identifier": "7"}
+    seen = {"b": streaming("c", 3), "c": {**primary(), "timeline": 3, "operation": done("c", 9)}}
+    found = look(roles=AFTER, a=down, **seen).reconciliation
+    assert found is not None
+    assert "a" not in found.roles
+    # And one that follows the newest primary is one of the herd again.
+    found = look(roles=AFTER, a=streaming("c", 3), **seen).reconciliation
+    assert found is not None and found.roles["a"] == {"role": "replica", "upstream_server": "c"}
+    found = look(roles=AFTER, a=streaming("c", 2), **seen).reconciliation
+    assert found is not None and "a" not in found.roles
