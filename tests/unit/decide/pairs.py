@@ -29,13 +29,17 @@ from .herds import (
 
 @dataclass(frozen=True)
 class Pair:
-    """finds: with these wishes, the check finds something. passes: with those it does not."""
+    """finds: with these wishes, the check finds something. passes: with those it does not.
+
+    beside: warnings that cannot be told apart from it, because the same situation calls for both.
+    """
 
     code: str
     finds: Herd
     passes: Herd = field(default_factory=healthy)
     wishes: dict[str, Any] = field(default_factory=dict)
     passing_wishes: dict[str, Any] = field(default_factory=dict)
+    beside: frozenset[str] = frozenset()
 
 
 def armed_and_stopped(herd: Herd) -> Herd:
@@ -317,27 +321,12 @@ PAIRS: tuple[Pair, ...] = (
             stopped(healthy(), PRIMARY), PRIMARY, {"state": "shut down", "checkpoint_lsn": "0/5000059"}, "control"
         ),
     ),
-    Pair("NOT_FENCED", LOST, LOST, {**DEAD, "accept": ()}, {"fence": True}),
-    Pair("FENCED_FIRST", LOST, LOST, {"fence": True}, DEAD),
+    Pair("NOT_FENCED", LOST, LOST, DEAD, {"fence": True}, frozenset({"LOSS"})),
+    Pair("FENCED_FIRST", LOST, LOST, {"fence": True}, DEAD, frozenset({"LOSS"})),
 )
 
 #: What speaks against one replica, FAR: it is no candidate on the first herd, and it is the candidate on the second.
-CANDIDATE_DEAD = {"dead": "its power is cut"}
-# Its host does not answer, and what is on record of it is all that is known.
-LOST = with_member(unreachable(healthy(), PRIMARY), PRIMARY, recorded_lsn="0/5000060", last_seen="03:00")
-
-
-def heard(seconds_ago: float) -> Herd:
-    """Its primary is lost, and a replica heard from it that long ago."""
-    return with_fact(LOST, NEAR, seconds_ago, "upstream", "last_message_age_s")
-
-
-def ahead(received: str) -> Herd:
-    """Its primary is lost, and NEAR has received up to there."""
-    return with_fact(LOST, NEAR, received, "positions", "received")
-
-
-PAIRS: tuple[Pair, ...] = (
+CANDIDATE_PAIRS: tuple[Pair, ...] = (
     Pair("UNREACHABLE", unreachable(healthy(), FAR), unreachable(healthy(), NEAR)),
     Pair("DETACHED", with_member(healthy(), FAR, role="detached")),
     Pair("NOT_RUNNING", stopped(healthy(), FAR)),

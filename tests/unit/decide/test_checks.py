@@ -50,7 +50,7 @@ def test_a_check_finds_and_passes(pair: Pair) -> None:
     assert pair.code not in codes(passed)
     if ROWS[pair.code].level == WARN:
         # It is shown, and stops nothing; nothing else speaks up for the same reason.
-        assert (found["outcome"], codes(found)) == ("go", {pair.code})
+        assert (found["outcome"], codes(found)) == ("go", {pair.code} | pair.beside)
 
 
 @pytest.mark.parametrize("pair", CANDIDATE_PAIRS, ids=lambda pair: pair.code)
