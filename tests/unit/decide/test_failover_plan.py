@@ -21,7 +21,6 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import (
     plan_failover,
     plan_id,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import REFUSE, Verdict
 
 from .herds import (
     FAR,
