@@ -71,6 +71,14 @@ options:
         description: A longer TTL of the vhost is shown as a warning, in seconds.
         type: int
         default: 60
+      max_archive_backlog:
+        description: How many WAL files may wait to be archived on the primary; its stop waits for them.
+        type: int
+        default: 16
+      max_transaction_age:
+        description: An older transaction on the primary is shown as a warning, in seconds.
+        type: int
+        default: 300
   timeout:
     description: How long to wait for a connection to a host, in seconds.
     type: float

@@ -145,27 +145,21 @@ def _slots(herd: Herd, moves: Iterable[Move]) -> list[str]:
     for move in moves:
         member = herd.member(move.name)
         if member is not None and move.action in ("follow", "rejoin"):
-            names += own_slots(member)
+            names += member.own_slots
     return sorted(set(names))
-
-
-def own_slots(member: Member) -> list[str]:
-    """The slot that a member uses on its upstream, or would use as a replica."""
-    names = (member.fact("upstream", "slot"), member.fact("settings", "primary_slot_name"))
-    return sorted({str(name) for name in names if name})
 
 
 def _left_slots(herd: Herd, stage: Stage) -> list[str]:
     """Slots of the herd's own members on the old primary. As a replica it would keep WAL for them until its disk is full."""
     if stage.source is None:
         return []
-    ours = {name for member in herd.members for name in own_slots(member)}
+    ours = {name for member in herd.members for name in member.own_slots}
     # A cascade that keeps streaming from the old primary's host needs its slot there.
     kept = {
         name
         for member in herd.members
         if member.upstream == stage.source.name and member.detached
-        for name in own_slots(member)
+        for name in member.own_slots
     }
     present = {slot["name"] for slot in stage.source.fact("slots") or [] if slot.get("type") == "physical"}
     return sorted((ours - kept) & present)

@@ -41,6 +41,8 @@ FAILOVER_ARGUMENT_SPEC: dict[str, Any] = {
             "max_loss": {"type": "int", "default": Wishes.max_loss},
             "min_free": {"type": "int", "default": Wishes.min_free},
             "max_ttl": {"type": "int", "default": Wishes.max_ttl},
+            "max_archive_backlog": {"type": "int", "default": Wishes.max_archive_backlog},
+            "max_transaction_age": {"type": "int", "default": Wishes.max_transaction_age},
         },
         "apply_defaults": True,
     },
