@@ -114,7 +114,9 @@ class Writer:
         self._arguments = arguments
         self._record = record
         self._way: Lookup | Search = (
-            Search(arguments.server) if arguments.server else Lookup(arguments.vhost, arguments.dns, arguments.dns_cache)
+            Search(arguments.server)
+            if arguments.server
+            else Lookup(arguments.vhost, arguments.dns, arguments.dns_cache)
         )
         self._numbers = itertools.count(1)
         self._connections = itertools.count(1)
