@@ -41,11 +41,13 @@ FLEET = {
 HERD = "bench_stage"
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))[-1]
 # A switch that takes longer has failed; the writers end by themselves soon after it.
-PATIENCE_S = 180
+PATIENCE_S = 240
 CHUNK_MB = 64
 
 # Runs a command and says when it began and ended, in nanoseconds, and how.
 CLOCK = 'began=$(date +%s%N); "$@" >&2; status=$?; echo "$began $(date +%s%N) $status"'
+# Ansible comes as root, the others as postgres.
+OPEN = 'config=$1; shift; for host; do ssh -F "$config" -l root "$host" :; ssh -F "$config" -l postgres "$host" :; done'
 UPDATE = """\
 server {server}
 update delete {vhost}. A
@@ -93,7 +95,6 @@ class Herd:
         self.lab = lab
         self.controller = lab.state / "controller"
         self.place = place
-        self._ssh = ["ssh", "-F", str(self.controller / "ssh_config")]
         self._present: dict[str, int] = {}
 
     def sql(self, server: str, statement: str, database: str = "postgres") -> str:
@@ -140,11 +141,13 @@ class Herd:
 
     def wait_for_replicas(self, primary: str) -> None:
         """Until both replicas stream and have replayed what is there."""
-        ask = STREAMING.format(lsn=self.sql(primary, "SELECT pg_current_wal_flush_lsn()"))
+        self._wait(primary, STREAMING.format(lsn=self.sql(primary, "SELECT pg_current_wal_flush_lsn()")), "2")
+
+    def _wait(self, server: str, ask: str, wanted: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while self.sql(primary, ask) != "2":
+        while (found := self.sql(server, ask)) != wanted:
             if time.monotonic() > deadline:
-                sys.exit(f"not both replicas stream from {primary}")
+                sys.exit(f"{server} still answers {found}, not {wanted}: {ask}")
             time.sleep(0.2)
 
     def level(self) -> None:
@@ -156,9 +159,11 @@ class Herd:
             if server != primary:
                 self.sql(server, f"ALTER SYSTEM SET primary_conninfo = '{upstream}{server}'")
             self.sql(server, "SELECT pg_reload_conf()")
-        self.wait_for_replicas(primary)
         for server in SERVERS:
-            self.sql(server, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+            # A replica that was told to do without its slot lets go of it a moment later.
+            self._wait(server, "SELECT count(*) FROM pg_replication_slots WHERE active", "0")
+            self.sql(server, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+        self.wait_for_replicas(primary)
         self.lead_vhost_to(primary)
 
     def calm(self) -> None:
@@ -168,9 +173,7 @@ class Herd:
         # A replica makes a restart point of the primary's last checkpoint only.
         for server in sorted(SERVERS, key=lambda server: server != primary):
             self.sql(server, "CHECKPOINT")
-        for account in ("root", "postgres"):
-            for address in SERVERS.values():
-                self.lab.run(*self._ssh, "-l", account, address, "true")
+        self.lab.run("sh", "-ec", OPEN, "open", str(self.controller / "ssh_config"), *SERVERS.values())
 
     def update(self, server: str) -> Path:
         """The DNS update that leads the vhost to a server."""
