@@ -57,11 +57,12 @@ class Switch:
     two_primaries: bool
 
 
-def switch(herd: Herd, contender: Contender, load: argparse.Namespace) -> Switch:
+def switch(herd: Herd, contender: Contender, load: argparse.Namespace, prepare: bool) -> Switch:
     """One switch under load."""
     old = herd.primary()
     new = PAIR[1 - PAIR.index(old)]
-    contender.prepare(old, new)
+    if prepare:
+        contender.prepare(old, new)
     herd.calm()
     herd.start_writers(contender.writers(old, new), load.rate, load.connections)
     time.sleep(load.warm_up)
@@ -81,7 +82,8 @@ def measure(herd: Herd, names: Sequence[str], load: argparse.Namespace) -> bool:
     contenders = {name: CONTENDERS[name](herd) for name in names}
     found: dict[str, list[Switch]] = {name: [] for name in names}
     for name in turns(names, load.rounds):
-        one = switch(herd, contenders[name], load)
+        # One that is alone has to go on from where it stopped, with what it has on record.
+        one = switch(herd, contenders[name], load, prepare=len(names) > 1 or not found[name])
         found[name].append(one)
         print(
             f"{name} {len(found[name])}: gap {one.gap_s:.3f} s, end to end {one.wall_s:.2f} s,"

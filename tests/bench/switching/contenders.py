@@ -45,14 +45,8 @@ class Contender:
 class Playbook(Contender):
     """Ours."""
 
-    def __init__(self, herd: Herd) -> None:
-        super().__init__(herd)
-        self._left = ""
-
     def prepare(self, old: str, new: str) -> None:
-        """Have the registry know what the others did; what we did ourselves it has to know already."""
-        if old == self._left:
-            return
+        """Have the registry know what the others did."""
         done = self._herd.lab.playbook("status")
         if f"{HERD}@{old}" not in self._herd.lab.run("ansible-inventory", "--graph", "primaries").stdout:
             sys.exit(f"the registry does not know the primary {old}:\n{done.stdout}")
@@ -63,10 +57,6 @@ class Playbook(Contender):
             *("ansible-playbook", "elephaas.herd.failover", "--limit", HERD),
             *("-e", f"candidate={new}", "-e", "confirm=yes"),
         ]
-
-    def finish(self, old: str, new: str) -> None:
-        """Nothing is left to do."""
-        self._left = new
 
 
 class Script(Contender):
