@@ -124,13 +124,17 @@ def measure(herd: Herd, names: Sequence[str], load: argparse.Namespace) -> bool:
 def lab() -> Iterator[Herd]:
     """A lab that is taken down whatever happens."""
     # SIGTERM ends a process without a finally; as an exit it does not.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit("stopped: taking the lab down"))
     with tempfile.TemporaryDirectory(prefix="elephaas-bench-") as name:
         place = Path(name)
         client = Lab(place / "lab")
         try:
             yield Herd(client, place)
         finally:
+            # One that is pressed again and again must not keep the lab up.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
             client.down()
 
 
