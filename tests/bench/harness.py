@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,22 +39,27 @@ class Times:
         return f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
 
 
+def turns(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """Every name once in each round; who comes first moves on by one from round to round."""
+    order = list(names)
+    for _round in range(rounds):
+        yield from order
+        order.append(order.pop(0))
+
+
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
 ) -> dict[str, Times]:
-    """Time every contender *rounds* times, in turn; who comes first moves on by one from round to round.
+    """Time every contender *rounds* times, in turn.
 
     before: what puts everything into the same state for each of them; not timed.
     """
     taken: dict[str, list[float]] = {name: [] for name in contenders}
-    order = list(contenders)
-    for _round in range(rounds):
-        for name in order:
-            before()
-            started = time.perf_counter()
-            contenders[name]()
-            taken[name].append(time.perf_counter() - started)
-        order.append(order.pop(0))
+    for name in turns(contenders, rounds):
+        before()
+        started = time.perf_counter()
+        contenders[name]()
+        taken[name].append(time.perf_counter() - started)
     return {name: Times(tuple(seconds)) for name, seconds in taken.items()}
 
 

@@ -340,6 +340,19 @@ def test_writer_counts_a_row_that_is_gone(lab: Lab) -> None:
     assert (robbed.acknowledged, robbed.lost, robbed.status) == (whole.acknowledged, 1, 3)
 
 
+def test_writer_finds_the_primary_among_servers_and_ends_by_itself(lab: Lab) -> None:
+    """The replica is asked first, and the vhost leads nowhere."""
+    lead(lab, "research-db.stage.example.com", "10.20.0.99")
+    try:
+        lab("writer", "start", "research", "--servers", "chi-db4,nyc-db4", "--seconds", "2")
+        time.sleep(3)
+    finally:
+        lead(lab, "research-db.stage.example.com", "10.20.0.14")
+    assert "no writer of research_stage runs" in lab("writer", "stop", "research", check=False).stderr
+    found = lab.report("research")
+    assert (found.acknowledged > 20, found.lost, found.status) == (True, 0, 0)
+
+
 def test_writer_sees_an_outage(lab: Lab) -> None:
     lab("writer", "start", "settlement")
     try:
@@ -359,10 +372,7 @@ def test_writer_catches_an_old_primary_that_still_takes_writes(odd: Lab) -> None
     """A replica is promoted behind the old primary's back, DNS moves, one connection moves, the other does not."""
     odd("writer", "start", "ledger", "--rate", "20")
     odd.sql("ledger_prod@far-db1", "SELECT pg_promote()")
-    key = odd.state / "controller" / "tsig.key"
-    change = "update delete ledger.prod.example.com A\nupdate add ledger.prod.example.com 10 A 172.31.7.11\nsend\n"
-    server = odd.run("sh", "-c", 'echo "$ELEPHAAS_DNS_SERVER"').stdout.strip()
-    odd.run("nsupdate", "-k", str(key), input=f"server {server}\n{change}")
+    lead(odd, "ledger.prod.example.com", "172.31.7.11")
     odd.sql(
         "ledger_prod@Big-Box.1",
         "SELECT pg_terminate_backend(min(pid)) FROM pg_stat_activity WHERE application_name = 'lab-writer'",
@@ -373,6 +383,13 @@ def test_writer_catches_an_old_primary_that_still_takes_writes(odd: Lab) -> None
     done = odd("writer", "report", "ledger", check=False)
     assert done.returncode == 3
     assert "acknowledged by an old primary" in done.stderr
+
+
+def lead(lab: Lab, vhost: str, address: str) -> None:
+    """Change DNS by hand."""
+    server = lab.run("sh", "-c", 'echo "$ELEPHAAS_DNS_SERVER"').stdout.strip()
+    change = f"server {server}\nupdate delete {vhost} A\nupdate add {vhost} 10 A {address}\nsend\n"
+    lab.run("nsupdate", "-k", str(lab.state / "controller" / "tsig.key"), input=change)
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:

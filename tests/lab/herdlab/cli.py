@@ -67,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         default=0.1,
         help="seconds for which a looked-up address may be used again, at most its TTL (default 0.1)",
     )
+    command.add_argument(
+        "--servers",
+        metavar="NAME,NAME…",
+        help="write to whichever of these servers accepts writes, found by asking them in this order, not by the vhost",
+    )
+    command.add_argument("--seconds", type=float, help="end by itself after that long (default: when it is stopped)")
     command = add("fleet", "print a fleet file of some size")
     command.add_argument("herds", type=int)
     command.add_argument("members", type=int)

@@ -113,7 +113,8 @@ def do_writer(state: State, plan: Plan, arguments: argparse.Namespace) -> int:
     """A herd's writer."""
     writer = Writer(state, plan, arguments.herd)
     if arguments.what == "start":
-        writer.start(arguments.rate, arguments.connections, arguments.dns_cache)
+        servers = arguments.servers.split(",") if arguments.servers else []
+        writer.start(arguments.rate, arguments.connections, arguments.dns_cache, servers, arguments.seconds)
     elif arguments.what == "stop":
         writer.stop()
     else:

@@ -83,7 +83,7 @@ class Writer:
         self._state = state
         self.name = f"{self._herd['name']}_{self._herd['environment']}"
         if not self._herd["vhost"]:
-            raise LabError(f"herd {self.name} has no vhost, and a writer goes through the vhost only")
+            raise LabError(f"herd {self.name} has no vhost, through which its writer is to go")
         self._pid = state.writers / f"{self.name}.pid"
         self._run = state.writers / f"{self.name}.run"
         self._record = state.writers / f"{self.name}.record"
@@ -96,7 +96,15 @@ class Writer:
                 return pid
         return None
 
-    def start(self, rate: float, connections: int, dns_cache: float, timeout: float = 15.0) -> None:
+    def start(
+        self,
+        rate: float,
+        connections: int,
+        dns_cache: float,
+        servers: list[str],
+        seconds: float | None,
+        timeout: float = 15.0,
+    ) -> None:
         """Start the writer; returns when its first commit was acknowledged."""
         if self._process() is not None:
             raise LabError(f"the writer of {self.name} runs already")
@@ -108,6 +116,10 @@ class Writer:
         argv += ["--connections", str(connections), "--dns-cache", str(dns_cache)]
         for server in self._plan.dns:
             argv += ["--dns", server]
+        for server in servers:
+            argv += ["--server", self._plan.host(server).address]
+        if seconds is not None:
+            argv += ["--seconds", str(seconds)]
         environment = dict(os.environ)
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
         environment["PGPASSFILE"] = str(self._state.controller / "pgpass")

@@ -4,7 +4,8 @@
 """The application of a herd: commits numbered rows through the herd's vhost and notes what was acknowledged.
 
 It looks the vhost up at each reconnect, itself, and keeps an answer for at most --dns-cache seconds and never longer
-than its TTL: so the gap it sees is the servers' own. Its records, one a line:
+than its TTL: so the gap it sees is the servers' own. Given --server addresses, it looks for the one of them that
+accepts writes instead, as libpq does with several hosts and target_session_attrs. Its records, one a line:
 
     connection ID MONOTONIC ADDRESS TIMELINE     a connection to a server that accepts writes
     ack N MONOTONIC WALL ID                      row N was committed over that connection
@@ -66,6 +67,10 @@ class Lookup:
         self._answer = ("", 0.0)
         self._lock = threading.Lock()
 
+    def open(self, **parameters: Any) -> Any:
+        """A connection to where the vhost leads; raises psycopg2.Error or dns.exception.DNSException."""
+        return psycopg2.connect(host=self._name, hostaddr=self.address(), **parameters)
+
     def address(self) -> str:
         """One address; raises dns.exception.DNSException."""
         with self._lock:
@@ -81,13 +86,38 @@ class Lookup:
             return address
 
 
+class Search:
+    """Whichever of some servers accepts writes, in that order; libpq does the looking.
+
+    One connection at a time looks, and after a miss none does for a moment: all of them at once would take the
+    processors away from the very servers that are being looked at.
+    """
+
+    def __init__(self, servers: list[str]) -> None:
+        self._servers = ",".join(servers)
+        self._turn = threading.Lock()
+
+    def open(self, **parameters: Any) -> Any:
+        """A connection; raises psycopg2.Error."""
+        with self._turn:
+            try:
+                return psycopg2.connect(host=self._servers, target_session_attrs="read-write", **parameters)
+            except psycopg2.Error:
+                time.sleep(RETRY / 4)
+                raise
+
+
 class Writer:
     """Several connections, one sequence of numbers, one record."""
 
     def __init__(self, arguments: argparse.Namespace, record: IO[str]) -> None:
         self._arguments = arguments
         self._record = record
-        self._lookup = Lookup(arguments.vhost, arguments.dns, arguments.dns_cache)
+        self._way: Lookup | Search = (
+            Search(arguments.server)
+            if arguments.server
+            else Lookup(arguments.vhost, arguments.dns, arguments.dns_cache)
+        )
         self._numbers = itertools.count(1)
         self._connections = itertools.count(1)
         self._lock = threading.Lock()
@@ -110,9 +140,7 @@ class Writer:
         """A connection to a server that accepts writes, and its number in the record; None when there is none now."""
         connection = None
         try:
-            connection = psycopg2.connect(
-                host=self._arguments.vhost,
-                hostaddr=self._lookup.address(),
+            connection = self._way.open(
                 port=self._arguments.port,
                 dbname="app",
                 user="app",
@@ -174,7 +202,7 @@ class Writer:
 
 
 def main(argv: list[str]) -> int:
-    """Write until SIGTERM."""
+    """Write until SIGTERM, or for as long as was asked for."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--record", required=True)
     parser.add_argument("--run", required=True)
@@ -182,6 +210,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dns", action="append", required=True)
     parser.add_argument("--dns-cache", type=float, required=True)
+    parser.add_argument("--server", action="append")
+    parser.add_argument("--seconds", type=float)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--connections", type=int, required=True)
     arguments = parser.parse_args(argv)
@@ -189,6 +219,10 @@ def main(argv: list[str]) -> int:
     with open(arguments.record, "w", encoding="utf-8") as record:
         writer = Writer(arguments, record)
         signal.signal(signal.SIGTERM, lambda *_: writer.ending.set())
+        if arguments.seconds:
+            limit = threading.Timer(arguments.seconds, writer.ending.set)
+            limit.daemon = True
+            limit.start()
         writer.create_table()
         # Spread evenly, so that the time between two commits is the rate's, whatever the number of connections.
         threads = [
