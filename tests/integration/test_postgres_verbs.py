@@ -380,7 +380,7 @@ def test_a_primary_that_a_failover_took_away_is_not_started_by_itself(pair: Clus
     """No other member is looked at here; what is known is this host's own record."""
     a, b = pair.members
     here = socket.gethostname()
-    told = {
+    told: dict[str, Any] = {
         "state": "claimed",
         "operation": {"verb": "failover", "from": f"trading_prod@{here}", "to": "trading_prod@elsewhere"},
     }
