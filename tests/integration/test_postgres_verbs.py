@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -373,6 +374,35 @@ def test_a_stopped_instance_tells_what_it_was(pair: Clusters) -> None:
     token = pair.claim()
     follow(b, a, token, expected_timeline=1)
     assert (b.data / "standby.signal").exists()
+
+
+def test_a_primary_that_a_failover_took_away_is_not_started_by_itself(pair: Clusters) -> None:
+    """No other member is looked at here; what is known is this host's own record."""
+    a, b = pair.members
+    here = socket.gethostname()
+    told: dict[str, Any] = {
+        "state": "claimed",
+        "operation": {"verb": "failover", "from": f"trading_prod@{here}", "to": "trading_prod@elsewhere"},
+    }
+    assert a.ok("operation_token", token=10, **told)["changed"]
+    a.ok("instance", state="stopped", token=10)
+    # Not done yet, it is still the herd's primary.
+    assert a.ok("instance", True, state="started")["changed"]
+    a.ok("operation_token", state="released", token=10, outcome="done")
+    for check_mode in (True, False):
+        for state in ("started", "restarted"):
+            refused = a.refused("SUPERSEDED", "instance", check_mode, state=state)
+            assert "trading_prod@elsewhere" in refused["reason"]
+    assert a.facts()["status"] == "stopped"
+    # As a replica it is started by anybody, and so is the other one, that was one all along.
+    (a.data / "standby.signal").touch()
+    assert a.ok("instance", True, state="started")["changed"]
+    (a.data / "standby.signal").unlink()
+    b.ok("instance", state="stopped")
+    assert b.ok("instance", state="started")["changed"]
+    # An operation has looked at all of them.
+    assert a.ok("operation_token", token=11, operation={"verb": "start"}, state="claimed")["changed"]
+    assert a.ok("instance", state="started", token=11)["changed"]
 
 
 def test_no_shell_reads_the_data_directory(pair: Clusters) -> None:

@@ -265,7 +265,7 @@ def test_a_live_operation_decides_about_a_superseded_member_itself() -> None:
 
 def test_a_superseded_member_that_is_down_does_not_hold_up_the_next_failover() -> None:
     down = {"status": "stopped", "writable": False, "role": "primary", "system_identifier": "7"}
-    seen: Any = {"b": streaming("c", 3), "c": {**primary(), "timeline": 3, "operation": done("c", 9)}}
+    seen: dict[str, Any] = {"b": streaming("c", 3), "c": {**primary(), "timeline": 3, "operation": done("c", 9)}}
     found = look(roles=AFTER, a=down, **seen).reconciliation
     assert found is not None
     assert "a" not in found.roles
