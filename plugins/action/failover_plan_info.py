@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,5 +34,5 @@ class ActionModule(RegistryAction):
         """See the module's documentation."""
         require_hooks({**params["hooks"], "fence": params["wishes"]["fence"]}, task_vars.get("playbook_dir"))
         leads = params["leads"] if params["leads"] is not None else [task_vars["inventory_hostname"]]
-        plans = planner_of(self, params, task_vars).plans(leads, params["confirm"])
-        return {"changed": False, "plans": plans}
+        with contextlib.closing(planner_of(self, params, task_vars)) as planner:
+            return {"changed": False, "plans": planner.plans(leads, params["confirm"])}

@@ -65,7 +65,7 @@ def _outcome(variables: Mapping[str, Any], plan: Mapping[str, Any], rehearsal: b
     ended = variables.get("failover_ended")
     if not ended:
         return {**row, "outcome": "incomplete", "reason": "the run did not get to its end; run the same command again"}
-    operation = (variables.get("failover_settled") or {}).get("operation") or {}
+    operation = variables.get("failover_operation") or {}
     # Only the run that stopped and promoted can tell how long there was no primary: a waiter that was armed on a stopped
     # one has not seen it go.
     waiter = (operation.get("waiter") or {}) if plan["stage"] == SWITCH else {}

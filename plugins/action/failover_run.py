@@ -1,10 +1,11 @@
 # Copyright: the elephaas.herd authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carry out one part of the failover of one herd."""
+"""Carry out the failover of one herd, or some parts of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.failover.conductor i
 from ansible_collections.elephaas.herd.plugins.plugin_utils.failover.hosts import Bounds
 from ansible_collections.elephaas.herd.plugins.plugin_utils.failover.operation import Ended, Operation
 from ansible_collections.elephaas.herd.plugins.plugin_utils.failover.options import FAILOVER_ARGUMENT_SPEC, planner_of
+from ansible_collections.elephaas.herd.plugins.plugin_utils.failover.planning import Planner
 from ansible_collections.elephaas.herd.plugins.plugin_utils.lease import Lease
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action import (
     RegistryAction,
@@ -23,13 +25,15 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.action impo
 )
 from ansible_collections.elephaas.herd.plugins.plugin_utils.registry.holder import this_holder
 
+PARTS = ("lock", "switch", "vhost", "settle", "give_up")
+
 
 class ActionModule(RegistryAction):
     """The controller-side work of elephaas.herd.failover_run."""
 
     ARGUMENT_SPEC = {
         **FAILOVER_ARGUMENT_SPEC,
-        "part": {"type": "str", "choices": ["lock", "switch", "vhost", "settle", "give_up"], "required": True},
+        "parts": {"type": "list", "elements": "str", "choices": list(PARTS), "required": True},
         "plan": {"type": "dict"},
         "plan_id": {"type": "str", "default": ""},
         "operation": {"type": "dict"},
@@ -43,13 +47,6 @@ class ActionModule(RegistryAction):
         "deadline": {"type": "int", "default": 90},
         "follow_timeout": {"type": "int", "default": 60},
     }
-    CONSTRAINTS = {
-        "required_if": [
-            ("part", "lock", ["plan", "plan_id"]),
-            *((("part", part, ["operation"])) for part in ("switch", "vhost", "settle", "give_up")),
-        ]
-    }
-
     # What a rehearsal shows is the plan.
     _supports_check_mode = False
 
@@ -58,40 +55,47 @@ class ActionModule(RegistryAction):
 
     def work(self, params: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """See the module's documentation."""
-        conductor = self._conductor(params, task_vars)
-        try:
-            if params["part"] == "lock":
-                operation = conductor.lock(params["plan"], params["plan_id"])
-                return {"changed": True, "operation": operation.as_data()}
-            operation = Operation(**params["operation"])
-            if params["part"] == "give_up":
-                raise conductor.give_up(operation, params["reason"])
-            if params["part"] == "switch":
-                operation = conductor.switch(operation, params["update_dns"])
-            elif params["part"] == "vhost":
-                operation = conductor.lead_vhost(operation)
-            else:
-                operation = conductor.settle(operation, params["trouble"])
-                reason = f"{operation.source} -> {operation.target}"
-                return {
-                    "changed": True,
-                    "operation": operation.as_data(),
-                    "ended": {
-                        "outcome": "done",
-                        "reason": reason if operation.plan["target"] else operation.plan["why"],
-                    },
-                }
-        except Ended as ended:
-            error = OperatorError(f"FAILOVER_{ended.outcome.upper()}", ended.reason)
-            end = {"outcome": ended.outcome, "reason": ended.reason}
-            return {"failed": True, "changed": ended.outcome == "incomplete", **error.as_result(), "ended": end}
-        return {"changed": True, "operation": operation.as_data()}
+        with contextlib.closing(planner_of(self, params, task_vars)) as planner:
+            conductor = self._conductor(planner, params, task_vars)
+            operation = Operation(**params["operation"]) if params["operation"] else None
+            try:
+                for part in params["parts"]:
+                    operation = self._do(conductor, part, operation, params)
+            except Ended as ended:
+                error = OperatorError(f"FAILOVER_{ended.outcome.upper()}", ended.reason)
+                end = {"outcome": ended.outcome, "reason": ended.reason}
+                return {"failed": True, "changed": ended.outcome == "incomplete", **error.as_result(), "ended": end}
+        if operation is None:
+            raise OperatorError("BAD_ARGUMENTS", "There is no part to do.")
+        result = {"changed": True, "operation": operation.as_data()}
+        if params["parts"][-1] == "settle":
+            planned = f"{operation.source} -> {operation.target}"
+            reason = planned if operation.plan["target"] else operation.plan["why"]
+            result["ended"] = {"outcome": "done", "reason": reason}
+        return result
 
-    def _conductor(self, params: dict[str, Any], task_vars: dict[str, Any]) -> Conductor:
+    @staticmethod
+    def _do(conductor: Conductor, part: str, operation: Operation | None, params: dict[str, Any]) -> Operation:
+        if part == "lock":
+            if not params["plan"] or not params["plan_id"]:
+                raise OperatorError("BAD_ARGUMENTS", "The part lock needs plan and plan_id.")
+            return conductor.lock(params["plan"], params["plan_id"])
+        if operation is None:
+            raise OperatorError("BAD_ARGUMENTS", f"The part {part} needs the operation of the part before.")
+        if part == "give_up":
+            raise conductor.give_up(operation, params["reason"])
+        if part == "switch":
+            return conductor.switch(operation, params["update_dns"])
+        if part == "vhost":
+            return conductor.lead_vhost(operation)
+        return conductor.settle(operation, params["trouble"])
+
+    @staticmethod
+    def _conductor(planner: Planner, params: dict[str, Any], task_vars: dict[str, Any]) -> Conductor:
         lead = str(task_vars["inventory_hostname"])
         variables = task_vars["hostvars"][lead]
         return Conductor(
-            planner=planner_of(self, params, task_vars),
+            planner=planner,
             lease=Lease(
                 registry=None if params["wishes"]["without_registry"] else params["registry"],
                 herd=plain(variables["elephaas_herd"]),

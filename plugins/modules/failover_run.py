@@ -10,33 +10,34 @@ module: failover_run
 author:
   - the elephaas.herd authors (@elephaas)
 version_added: 1.0.0
-short_description: Carry out one part of the failover of one herd
+short_description: Carry out the failover of one herd, or some parts of it
 description:
   - Conducts the herd of the current host, its lead, by the plan that M(elephaas.herd.failover_plan_info) made and M(elephaas.herd.gate)
-    let pass. Hooks run between the parts.
+    let pass. Parts that no hook runs between are best done by one task, which connects to each host once.
   - V(lock) takes the herd's lease, claims every member on its host, and decides once more. A plan that has changed is not carried out.
   - V(switch) arms, stops and promotes, and leads the vhost to the new primary. What fails before the promotion is undone.
   - V(vhost) leads the vhost there where V(switch) was told not to.
   - V(settle) sees every other member stream on the new timeline, and puts the end on record.
   - V(give_up) closes an operation that the play cannot go on with, such as after a hook that failed.
 options:
-  part:
-    description: What to do.
-    type: str
+  parts:
+    description: What to do, in this order.
+    type: list
+    elements: str
     choices: [lock, switch, vhost, settle, give_up]
     required: true
   plan:
-    description: The plan of this herd, from RV(elephaas.herd.failover_plan_info#module:plans). Needed for O(part=lock).
+    description: The plan of this herd, from RV(elephaas.herd.failover_plan_info#module:plans). Needed for the part V(lock).
     type: dict
   plan_id:
-    description: The id that was agreed to, from RV(elephaas.herd.gate#module:plan_id). Needed for O(part=lock).
+    description: The id that was agreed to, from RV(elephaas.herd.gate#module:plan_id). Needed for the part V(lock).
     type: str
     default: ''
   operation:
-    description: RV(operation) of the part before. Needed for all parts but O(part=lock).
+    description: RV(operation) of the task before. Needed where the first part is not V(lock).
     type: dict
   update_dns:
-    description: Whether O(part=switch) leads the vhost to the new primary at once.
+    description: Whether the part V(switch) leads the vhost to the new primary at once.
     type: bool
     default: true
   fenced:
@@ -44,12 +45,12 @@ options:
     type: bool
     default: false
   trouble:
-    description: What went wrong before, and keeps the failover from being over. For O(part=settle).
+    description: What went wrong before, and keeps the failover from being over. For the part V(settle).
     type: list
     elements: str
     default: []
   reason:
-    description: Why the play cannot go on. For O(part=give_up).
+    description: Why the play cannot go on. For the part V(give_up).
     type: str
     default: ''
   operator:
@@ -87,18 +88,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Lock the herd, and decide again
+- name: Fail the herd over
   elephaas.herd.failover_run:
-    part: lock
+    parts: [lock, switch, settle]
     plan: "{{ failover_plans.plans[elephaas_herd_group] }}"
     plan_id: "{{ failover_gate.plan_id }}"
-  register: failover_locked
-
-- name: Switch to the new primary, and lead applications there
-  elephaas.herd.failover_run:
-    part: switch
-    operation: "{{ failover_locked.operation }}"
-  register: failover_switched
+  register: failover_settled
 """
 
 RETURN = r"""
@@ -111,6 +106,6 @@ operation:
 ended:
   description: How the herd was left, with C(outcome) and C(reason).
   type: dict
-  returned: O(part=settle), and failure
+  returned: after the part V(settle), and on failure
   sample: {outcome: done, reason: trading_prod@chi-db1 -> trading_prod@nyc-db1}
 """

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
-from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, run_jobs
+from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome, run_jobs
 
 NOT_IN_INVENTORY = "it is not in the inventory (filtered out, or its row in the registry is bad)"
 
@@ -73,10 +74,12 @@ def look(
     timeout_s: float,
     look_timeout_s: float,
     readiness: bool = False,
+    run: t.Callable[..., dict[str, Outcome]] | None = None,
 ) -> list[dict[str, t.Any]]:
     """Observations of these instances, each as registry_checkin and status_report take them, in the order given.
 
     timeout_s: for connecting to a host. look_timeout_s: for one instance to answer. readiness: see instance_info.
+    run: what does the jobs within a time limit, for a caller that has connections of its own.
     """
     hostvars = Remembered(hostvars)
     known = {name: hostvars.get(name) for name in names}
@@ -89,7 +92,9 @@ def look(
     on_one_host = max(Counter(job.target.key for job in jobs.values()).values(), default=1)
     # Beside the answers: readiness asks a second question, of 5 s at most, and walks through directories for 2 s.
     each_s = look_timeout_s + (10 if readiness else 1)
-    outcomes = run_jobs(jobs, own_play_context(play_context), timeout_s, each_s * on_one_host)
+    if run is None:
+        run = functools.partial(run_jobs, play_context=own_play_context(play_context), timeout_s=timeout_s)
+    outcomes = run(jobs, limit_s=each_s * on_one_host)
     observations = []
     for name, variables in known.items():
         outcome = outcomes.get(name)

@@ -39,7 +39,7 @@ from ansible_collections.elephaas.herd.plugins.plugin_utils.fanout import Answer
 NO_RESULT = "NO_RESULT"
 
 # What a login shell prints by itself comes before this line.
-_MARKER = "elephaas.herd answers:"
+MARKER = "elephaas.herd answers:"
 
 # Read by the host's Python from standard input. The modules come from memory: no file to write, none to leave behind
 # when the connection breaks, and readable for the account that run_as changes to. Not derived from importlib.abc, whose
@@ -69,8 +69,10 @@ def unpack(text):
 
 sys.meta_path.insert(0, Modules(unpack("{sources}")))
 from {package}.postgres.program import run_jobs
-answers = run_jobs(unpack("{jobs}"))
-print("\\n{marker}" + json.dumps(answers), flush=True)
+
+def answer(jobs):
+    print("\\n{marker}" + json.dumps(run_jobs(unpack(jobs))), flush=True)
+
 """
 
 
@@ -112,13 +114,13 @@ def run_jobs(
         by_host[job.target.key].append(name)
     # What all children need is made once: they inherit it.
     load_plugins((job.target for job in jobs.values()), play_context)
-    _sources()
+    sources()
     outcomes: dict[str, Outcome] = {}
 
     def note(key: str, answer: Answer) -> None:
-        said = _said(answer, timeout_s + limit_s)
+        said = said_of(answer, timeout_s + limit_s)
         for place, name in enumerate(by_host[key]):
-            outcomes[name] = _outcome(said, place)
+            outcomes[name] = outcome_of(said, place)
             on_outcome(name, outcomes[name])
 
     fan_out(
@@ -132,30 +134,28 @@ def run_jobs(
     return {name: outcomes[name] for name in jobs}
 
 
-def _said(answer: Answer, limit_s: float) -> dict[str, t.Any]:
+def said_of(answer: Answer, limit_s: float) -> dict[str, t.Any]:
+    """What a host answered; that it is lost, where nothing came of it."""
     if answer is None:
-        return _lost(HOST_UNREACHABLE, f"no answer within {limit_s:g} s")
-    return _lost(HOST_UNREACHABLE, answer["crash"]) if "crash" in answer else answer
+        return lost(HOST_UNREACHABLE, f"no answer within {limit_s:g} s")
+    return lost(HOST_UNREACHABLE, answer["crash"]) if "crash" in answer else answer
 
 
-def _outcome(said: dict[str, t.Any], place: int) -> Outcome:
+def outcome_of(said: dict[str, t.Any], place: int) -> Outcome:
+    """What a host's answer says of the job at that place."""
     if "error" in said:
         return Outcome(None, said["error"], reached=False)
     answer = said["answers"][place]
     return Outcome(answer.get("result"), answer.get("error"), reached=True)
 
 
-def _lost(code: str, reason: str) -> dict[str, t.Any]:
+def lost(code: str, reason: str) -> dict[str, t.Any]:
+    """The answer that stands for none."""
     return {"error": {"code": code, "msg": reason, "reason": reason, "next_step": "", "evidence": {}}}
 
 
 def _ask(target: Target, jobs: list[Job], play_context: PlayContext, timeout_s: float) -> dict[str, t.Any]:
-    program = _LOADER.format(
-        sources=_sources(),
-        package=_PACKAGE,
-        jobs=_pack([{"job": job.job, "params": job.params} for job in jobs]),
-        marker=_MARKER,
-    )
+    program = f'{loader()}answer("{packed(jobs)}")\n'
     # Isolated, and without site-packages: only the standard library is needed, and nothing else can get in the way.
     command = f"{shlex.quote(target.python)} -I -S -"
     try:
@@ -164,31 +164,42 @@ def _ask(target: Target, jobs: list[Job], play_context: PlayContext, timeout_s: 
             command = connection.become.build_become_command(command, connection._shell)
         status, output, errors = connection.exec_command(command, in_data=program.encode(), sudoable=True)
     except AnsibleError as error:
-        return _lost(*classify(str(error), isinstance(error, AnsibleAuthenticationFailure)))
-    _noise, found, answers = as_text(output).rpartition(f"\n{_MARKER}")
+        return lost(*classify(str(error), isinstance(error, AnsibleAuthenticationFailure)))
+    _noise, found, answers = as_text(output).rpartition(f"\n{MARKER}")
     if not found:
         said = last_line(as_text(errors)) or last_line(as_text(output)) or f"exit status {status}"
-        return _lost(NO_RESULT, f"its Python ({target.python}) did not run there: {said}")
+        return lost(NO_RESULT, f"its Python ({target.python}) did not run there: {said}")
     try:
         return {"answers": json.loads(answers.partition("\n")[0])}
     except ValueError:
-        return _lost(NO_RESULT, "its answer was cut short")
+        return lost(NO_RESULT, "its answer was cut short")
 
 
-_PACKAGE = decide.__name__.rpartition(".")[0]
+PACKAGE = decide.__name__.rpartition(".")[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _sources() -> str:
+def sources() -> str:
     """Every module of decide/ and postgres/, and the packages above them (None: nothing but a name)."""
-    parts = _PACKAGE.split(".")
-    sources: dict[str, str | None] = {".".join(parts[: end + 1]): None for end in range(len(parts))}
+    parts = PACKAGE.split(".")
+    modules: dict[str, str | None] = {".".join(parts[: end + 1]): None for end in range(len(parts))}
     for package in (decide, postgres):
-        sources[package.__name__] = None
+        modules[package.__name__] = None
         for path in Path(package.__path__[0]).glob("[!_]*.py"):
-            sources[f"{package.__name__}.{path.stem}"] = path.read_text(encoding="utf-8")
-    return _pack(sources)
+            modules[f"{package.__name__}.{path.stem}"] = path.read_text(encoding="utf-8")
+    return pack(modules)
 
 
-def _pack(value: t.Any) -> str:
+def loader() -> str:
+    """What a host's Python has to read first; afterwards it knows answer(jobs), which prints the answers behind MARKER."""
+    return _LOADER.format(sources=sources(), package=PACKAGE, marker=MARKER)
+
+
+def packed(jobs: list[Job]) -> str:
+    """Jobs as answer() takes them."""
+    return pack([{"job": job.job, "params": job.params} for job in jobs])
+
+
+def pack(value: t.Any) -> str:
+    """Data as one line of ASCII."""
     return base64.b64encode(zlib.compress(json.dumps(value).encode(), 6)).decode("ascii")

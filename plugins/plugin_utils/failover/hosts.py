@@ -13,7 +13,8 @@ from ansible.playbook.play_context import PlayContext
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.plugin_utils.connect import own_play_context, target_of
 from ansible_collections.elephaas.herd.plugins.plugin_utils.instances import HostVariables, instance_params
-from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome, run_jobs
+from ansible_collections.elephaas.herd.plugins.plugin_utils.remote import Job, Outcome
+from ansible_collections.elephaas.herd.plugins.plugin_utils.session import Sessions
 
 # What a verb takes besides what names the instance, as the module of that name has it by default.
 _DEFAULTS: dict[str, dict[str, t.Any]] = {
@@ -60,7 +61,7 @@ class Bounds(t.NamedTuple):
 
 
 class Hosts:
-    """Does host verbs on instances, named as the inventory names them."""
+    """Does host verbs on instances, named as the inventory names them, over connections that stay until close()."""
 
     def __init__(
         self, hostvars: HostVariables, task: t.Any, play_context: PlayContext, connect_timeout_s: float
@@ -68,7 +69,7 @@ class Hosts:
         self.hostvars = hostvars
         self._task = task
         self._play_context = play_context
-        self._connect_timeout_s = connect_timeout_s
+        self._sessions = Sessions(own_play_context(play_context), connect_timeout_s)
 
     def job(self, name: str, verb: str, timeout_s: float, **params: t.Any) -> Job:
         """One verb on one instance. timeout_s: for each question to it and each change of its state."""
@@ -84,8 +85,11 @@ class Hosts:
         on_outcome: t.Callable[[str, Outcome], None] = lambda _name, _outcome: None,
     ) -> dict[str, Outcome]:
         """Do all jobs at once. limit_s: how long the longest of them may take by itself."""
-        context = own_play_context(self._play_context)
-        return run_jobs(jobs, context, self._connect_timeout_s, limit_s + _LOOKING_S, on_outcome)
+        return self._sessions.run(jobs, limit_s + _LOOKING_S, on_outcome) if jobs else {}
+
+    def close(self) -> None:
+        """Leave no connection open."""
+        self._sessions.close()
 
 
 class Verbs:
@@ -107,7 +111,7 @@ class Verbs:
         on_outcome: t.Callable[[str, Outcome], None] = lambda _name, _outcome: None,
     ) -> dict[str, Outcome]:
         """Do all jobs at once; none takes longer than that verb."""
-        return self._hosts.run(jobs, self._bounds.of(verb), on_outcome) if jobs else {}
+        return self._hosts.run(jobs, self._bounds.of(verb), on_outcome)
 
     def do(self, name: str, verb: str, **params: t.Any) -> dict[str, t.Any]:
         """One verb on one instance, and its result. Raises OperatorError, also HOST_UNREACHABLE."""

@@ -61,6 +61,10 @@ class Planner:
         self._registry = registry
         self._dns = dns
 
+    def close(self) -> None:
+        """Leave no connection open."""
+        self.hosts.close()
+
     def plans(self, leads: Iterable[str], confirm: str) -> dict[str, Plan]:
         """The plan of each herd, by its group. confirm: the plan id that the operator gave."""
         leads = list(leads)
@@ -75,6 +79,7 @@ class Planner:
             self._play_context,
             *self._timeouts_s,
             readiness=True,
+            run=self.hosts.run,
         )
         looks, unseen = seen_by_name(seen)
         herds = [
@@ -155,7 +160,7 @@ class Planner:
                 )
                 herds[move["name"]] = plan["herd"]
         refused: dict[str, dict[str, dict[str, t.Any]]] = {}
-        outcomes = self.hosts.run(jobs, self._timeouts_s[1]) if jobs else {}
+        outcomes = self.hosts.run(jobs, self._timeouts_s[1])
         for name, outcome in outcomes.items():
             if outcome.result is None:
                 error = error_of(name, outcome)
