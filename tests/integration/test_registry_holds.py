@@ -47,7 +47,8 @@ def test_a_hold_says_who_and_why_until_it_is_released(registry: Any, server: Ser
     done = settle(registry, "held", TRADING, BOOK, NOBODY, TRADING)
     assert outcomes(rehearsed) == outcomes(done) == ["held", "held", "refused"]
     assert done[2]["code"] == "HERD_UNKNOWN"
-    shown = {row["herd"]: row for row in read_inventory(registry, "utility")["instances"]}["trading"]
+    rows = read_inventory(registry, "utility")["instances"]
+    shown = {(row["environment"], row["herd"]): row for row in rows}[TRADING]
     assert (shown["hold_reason"], shown["hold_by"]) == ("disk", "ann")
     assert query(registry, "SELECT now() - hold_since < '1 min' FROM ele_herd WHERE hold_by = 'ann'") == [(True,)] * 2
     assert shown["hold_since"] == done[0]["hold"]["since"]
