@@ -131,10 +131,10 @@ def test_a_candidate_that_never_gets_the_last_record_is_not_promoted(
     fleet.sql(f"{HERD}@{source}", "SELECT pg_reload_conf()")
     receiver = fleet.sql(f"{HERD}@{target}", "SELECT pid FROM pg_stat_wal_receiver")
     arguments = ("--limit", HERD, "-e", "confirm=yes", "-e", "failover_deadline=12", "-e", "failover_stop_timeout=30")
+    # Frozen from the start: between the stop and the last record there is no time to come in between.
+    fleet.execute(target, "kill", "-STOP", receiver)
     run = Run(fleet, "failover", arguments, tmp_path / "run.log")
     try:
-        fleet.wait_on(target, WAITING)
-        fleet.execute(target, "kill", "-STOP", receiver)
         ended = run.wait()
     finally:
         run.close()
@@ -152,6 +152,9 @@ def test_a_candidate_cut_off_while_it_waits(fleet: MovingFleet, sides: tuple[str
     fleet.sql(f"{HERD}@{source}", "ALTER SYSTEM SET wal_sender_timeout = '3s'")
     fleet.sql(f"{HERD}@{source}", "SELECT pg_reload_conf()")
     arguments = ("--limit", HERD, "-e", "confirm=yes", "-e", "failover_deadline=10", "-e", "failover_stop_timeout=30")
+    # With a receiver that is frozen it waits for some seconds, and not only for a moment.
+    receiver = fleet.sql(f"{HERD}@{target}", "SELECT pid FROM pg_stat_wal_receiver")
+    fleet.execute(target, "kill", "-STOP", receiver)
     run = Run(fleet, "failover", arguments, tmp_path / "run.log")
     try:
         fleet.wait_on(target, WAITING)
@@ -159,6 +162,7 @@ def test_a_candidate_cut_off_while_it_waits(fleet: MovingFleet, sides: tuple[str
         ended = run.wait()
     finally:
         run.close()
+        fleet.execute(target, "kill", "-CONT", receiver)
         with suppress(AssertionError):
             fleet("heal", target)
     assert ended.returncode != 0

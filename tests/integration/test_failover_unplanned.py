@@ -113,7 +113,7 @@ def crash(fleet: MovingFleet, instance: str) -> None:
     """End a PostgreSQL as a lack of memory would: all of its processes at once."""
     herd, _at, server = instance.partition("@")
     data = f"/srv/{herd.rpartition('_')[0]}"
-    script = 'pid=$(head -n 1 "$0/postmaster.pid"); kill -9 $pid $(pgrep -P $pid)'
+    script = 'pid=$(head -n 1 "$0/postmaster.pid"); kill -9 $pid $(pgrep -P $pid) || true'
     fleet.execute(server, "sh", "-c", script, data)
 
 
@@ -207,7 +207,7 @@ def test_a_frozen_primary_is_fenced(fleet: MovingFleet, tmp_path: Path) -> None:
             time.sleep(0.1)
 
     tmp_path.chmod(0o777)
-    script = 'pid=$(head -n 1 "$0/postmaster.pid"); kill -STOP $(pgrep -P $pid) $pid'
+    script = 'pid=$(head -n 1 "$0/postmaster.pid"); kill -STOP $(pgrep -P $pid) $pid || true'
     fleet.execute("e3", "sh", "-c", script, "/srv/frozen")
     plain = fleet.play("failover", "--limit", "frozen_stage", "-e", "confirm=yes", "-e", "failover_look_timeout=3")
     assert plain.returncode != 0

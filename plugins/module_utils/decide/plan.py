@@ -199,6 +199,7 @@ def _document(situation: Situation, verdicts: list[Verdict], moves: list[Move]) 
         "accepted": sorted(
             {verdict.code for verdict in verdicts if verdict.level == WARN and verdict.acceptable} & set(wishes.accept)
         ),
+        "accept": sorted(wishes.accept),
         "armed": source is not None and "standby.signal" in (source.fact("signal_files") or []),
         "proof": proof_of_death(source, wishes) if stage.name == TAKEOVER and source else None,
         "loss": {**asdict(loss), "text": loss.text} if loss else None,
@@ -258,7 +259,8 @@ def decisions(plan: dict[str, Any]) -> dict[str, Any]:
         "dns": [_canonical(dns[key]) for key in ("record", "type", "from", "to")] if dns else None,
         "moves": sorted([move["name"], move["action"], move["upstream"] or ""] for move in plan["moves"]),
         "slots": plan["slots"],
-        "accepted": plan["accepted"],
+        # As given, and not as found: what comes and goes with time, such as a backlog, must not make it another plan.
+        "accept": plan["accept"],
         "refused": sorted({verdict["code"] for verdict in plan["verdicts"] if verdict["level"] == REFUSE}),
     }
 
