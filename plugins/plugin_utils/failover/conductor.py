@@ -9,6 +9,7 @@ from the plan's stage, which follows from what the servers show; so the same com
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import typing as t
 from dataclasses import dataclass
@@ -67,6 +68,12 @@ class Conductor:
             raise Ended("refused", f"{error.reason} [{error.code}]") from error
         operation = Operation(token, str(secrets.randbits(62)), plan, plan_id)
         operation.reached("begun")
+        with self._given_up(operation, acted=False):
+            self._claim_and_decide(operation)
+        return operation
+
+    def _claim_and_decide(self, operation: Operation) -> None:
+        plan, token = operation.plan, operation.token
         # From here on no other run can act on these members, with or without the registry.
         claims = self._verbs(operation).run("operation_token", self._claims(operation))
         looks = {name: outcome.result for name, outcome in claims.items() if outcome.result is not None}
@@ -75,12 +82,21 @@ class Conductor:
         changed = changed_decisions(plan, now)
         if refused or changed or now["outcome"] != GO:
             why = "; ".join(refused or changed or [verdict["reason"] for verdict in now["verdicts"]])
-            raise self._give_up(
-                operation, f"PLAN_CHANGED: since the plan was shown, the situation has changed: {why}.", acted=False
-            )
+            raise OperatorError("PLAN_CHANGED", f"Since the plan was shown, the situation has changed: {why}.")
         operation.plan = now
         operation.reached("locked")
-        return operation
+
+    @contextlib.contextmanager
+    def _given_up(self, operation: Operation, acted: bool) -> t.Iterator[None]:
+        """Whatever goes wrong inside, foreseen or not, leaves the herd as it was, or as it can be gone on with."""
+        try:
+            yield
+        except OperatorError as error:
+            raise self._give_up(operation, f"{error.code}: {error.reason}", acted) from error
+        except Ended:
+            raise
+        except Exception as error:
+            raise self._give_up(operation, f"INTERNAL_ERROR: {type(error).__name__}: {error}.", acted) from error
 
     def _claims(self, operation: Operation) -> dict[str, Job]:
         plan = operation.plan
@@ -115,7 +131,7 @@ class Conductor:
         vhost = Vhost(self.planner.updater, operation)
         if stage == RESTORE:
             return operation
-        try:
+        with self._given_up(operation, acted=True):
             if stage == FINISH:
                 operation.timeline = plan["timeline"]
             elif stage == TAKEOVER:
@@ -135,8 +151,6 @@ class Conductor:
                     lambda: self._ready(operation, vhost if dns else None),
                     vhost.send,
                 )
-        except OperatorError as error:
-            raise self._give_up(operation, f"{error.reason} [{error.code}]", acted=True) from error
         if dns and stage in (FINISH, TAKEOVER):
             self.lead_vhost(operation)
         self.lease.renew(operation.token, "promoted", operation.summary())
@@ -172,7 +186,14 @@ class Conductor:
         The checkpoint comes last: it may take minutes, and it recycles WAL that a sibling which lags may need (seen).
         The claim on the new primary's host is closed after everything else: it alone says that the failover is over.
         """
-        verbs, outcome = self._verbs(operation), "done"
+        with self._given_up(operation, acted=True):
+            self._settle_members(operation, trouble)
+            self._close_done(operation)
+        operation.reached("done")
+        return operation
+
+    def _settle_members(self, operation: Operation, trouble: list[str]) -> None:
+        verbs = self._verbs(operation)
         outcomes = verbs.run("follow", self._settling(operation, verbs))
         trouble = trouble + [str(error_of(name, said)) for name, said in outcomes.items() if said.result is None]
         operation.reached("settled")
@@ -180,9 +201,12 @@ class Conductor:
         if operation.dns_trouble:
             trouble.append(f"DNS: {operation.dns_trouble}")
         if trouble:
-            raise self._give_up(operation, f"UNSETTLED: {'; '.join(trouble)}.", acted=True)
+            raise OperatorError("UNSETTLED", f"{'; '.join(trouble)}.")
+
+    def _close_done(self, operation: Operation) -> None:
+        verbs, outcome, verb = self._verbs(operation), "done", "promote"
         closing: dict[str, t.Any] = {"state": "promoted", "checkpoint": True, "release": True, "look_after": False}
-        verb, end = "promote", {"detail": operation.summary(), "roles": operation.plan["roles"]}
+        end: dict[str, t.Any] = {"detail": operation.summary(), "roles": operation.plan["roles"]}
         if operation.plan["stage"] == RESTORE:
             outcome, verb = "aborted", "operation_token"
             closing, end = {"state": "released", "outcome": outcome}, {"detail": {"reason": operation.plan["why"]}}
@@ -193,8 +217,6 @@ class Conductor:
             raise Ended("incomplete", f"UNRECORDED: {error.reason} {AGAIN}") from error
         if unrecorded:
             raise Ended("incomplete", f"UNRECORDED: all is done, and the registry does not know: {unrecorded} {AGAIN}")
-        operation.reached("done")
-        return operation
 
     def _settling(self, operation: Operation, verbs: Verbs) -> dict[str, Job]:
         plan, jobs = operation.plan, {}

@@ -33,7 +33,7 @@ class Vhost:
             self._prepared = self._updater().prepare(
                 change["record"], change["to"], type=change["type"], expected=change["from"]
             )
-        except OperatorError as error:
+        except Exception as error:  # noqa: BLE001 - foreseen or not, it must not stop what comes after it
             self._note(error)
 
     def send(self) -> None:
@@ -43,7 +43,7 @@ class Vhost:
         try:
             self._prepared.send()
             self._operation.reached("dns")
-        except OperatorError as error:
+        except Exception as error:  # noqa: BLE001 - foreseen or not, it must not stop what comes after it
             self._note(error)
 
     def see(self) -> None:
@@ -54,8 +54,9 @@ class Vhost:
         try:
             if self._prepared is not None:
                 self._prepared.read_back()
-        except OperatorError as error:
+        except Exception as error:  # noqa: BLE001 - foreseen or not, it must not stop what comes after it
             self._note(error)
 
-    def _note(self, error: OperatorError) -> None:
-        self._operation.dns_trouble = f"{error.reason} [{error.code}]"
+    def _note(self, error: Exception) -> None:
+        said = (error.reason, error.code) if isinstance(error, OperatorError) else (str(error), type(error).__name__)
+        self._operation.dns_trouble = f"{said[0]} [{said[1]}]"
