@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -249,9 +248,9 @@ def test_it_fails_over(ran: Ran, herd: str) -> None:
 def must_stream(fleet: OddFleet, instance: str, upstream: str | None) -> None:
     """It is the primary on timeline 2, or streams on that one from that server."""
     if upstream is None:
-        assert fleet.sql(instance, "SELECT pg_is_in_recovery(), substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)") == (
-            "f|00000002"
-        )
+        assert fleet.sql(
+            instance, "SELECT pg_is_in_recovery(), substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+        ) == ("f|00000002")
         return
     seen = "SELECT pg_is_in_recovery(), received_tli, sender_host FROM pg_stat_wal_receiver WHERE status = 'streaming'"
     wanted = f"t|2|{FLEET['servers'][upstream]['address']}"
@@ -278,7 +277,7 @@ def test_a_member_that_was_down_follows_when_it_is_started_by_hand(ran: Ran) -> 
     fleet, member = ran.fleet, "down_stage@c1"
     assert "no server running" in fleet.by_hand(member, "pg_ctl -D $D status || true")
     assert f"host={FLEET['servers']['b1']['address']}" in fleet.by_hand(
-        member, "test -e $D/standby.signal && grep ^primary_conninfo $D/postgresql.auto.conf | tail -n 1 | tr -d \"'\""
+        member, 'test -e $D/standby.signal && grep ^primary_conninfo $D/postgresql.auto.conf | tail -n 1 | tr -d "\'"'
     )
     fleet.by_hand(member, f"pg_ctl -D $D -s -w -l {LOG} start </dev/null >/dev/null 2>&1")
     must_stream(fleet, member, "b1")
@@ -291,7 +290,7 @@ def test_slots_are_there_before_the_promotion_and_gone_where_nobody_streams_from
     assert fleet.sql("slots_stage@b1", active) == "a1 c1"
     for server in ("a1", "c1"):
         assert fleet.sql(f"slots_stage@{server}", active) == ""
-    log = fleet.by_hand("slots_stage@b1", "cat $(psql -X -At -p $P -c \"SELECT pg_current_logfile()\")")
+    log = fleet.by_hand("slots_stage@b1", 'cat $(psql -X -At -p $P -c "SELECT pg_current_logfile()")')
     assert 0 < log.index("pg_create_physical_replication_slot") < log.index("selected new timeline ID: 2")
 
 

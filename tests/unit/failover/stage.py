@@ -8,9 +8,9 @@ The boundary is what leaves the controller: jobs for hosts, questions to name se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -79,53 +79,86 @@ def _record(operation: Operation | None) -> dict[str, Any] | None:
     }
 
 
+class Asked(NamedTuple):
+    """What a host was asked to do, or a name server (verb dns)."""
+
+    name: str
+    verb: str
+    state: str | None
+    params: dict[str, Any]
+
+    @property
+    def rehearsal(self) -> bool:
+        """It was to change nothing."""
+        return bool(self.params.get("check_mode"))
+
+
 class FakeHosts:
-    """Hosts that show a herd's facts whatever they are asked, and remember what that was."""
+    """Hosts that show a herd's facts whatever they are asked, and remember what that was.
+
+    refusals: what some refuse, by name, verb and state: the code. A host that is not there answers HOST_UNREACHABLE.
+    shown: facts of a member from a certain verb and state on, by the same key.
+    """
 
     def __init__(self, herd: Herd) -> None:
         self.herd = herd
-        #: Verb, its state, and whether it was a rehearsal.
-        self.asked: list[tuple[str, str | None, bool]] = []
+        self.asked: list[Asked] = []
+        self.refusals: dict[tuple[str, str, str | None], str] = {}
+        self.shown: dict[tuple[str, str, str | None], dict[str, Any]] = {}
 
     def job(self, name: str, verb: str, timeout_s: float, **params: Any) -> Any:
         """As Hosts does."""
         return SimpleNamespace(name=name, job=verb, params=params)
 
-    def run(self, jobs: Mapping[str, Any], limit_s: float, on_outcome: Any = None) -> dict[str, Outcome]:
-        """Every job was done and left the member as it was, but on a host that is dead, or a way back that is closed."""
+    def run(
+        self,
+        jobs: Mapping[str, Any],
+        limit_s: float,
+        on_outcome: Callable[[str, Outcome], None] = lambda _name, _outcome: None,
+    ) -> dict[str, Outcome]:
+        """Every job is done, unless it is refused, its host is dead, or the way back is closed."""
         outcomes = {}
         for name, job in jobs.items():
-            rehearsal = bool(job.params.get("check_mode"))
-            self.asked.append((job.job, job.params.get("state"), rehearsal))
-            member, refused = self.herd.member(name), self.herd.way_back.get(name) if rehearsal else None
-            if refused:
-                outcomes[name] = Outcome(None, dict(refused), reached=True)
-            elif member is None or member.facts is None:
-                outcomes[name] = Outcome(None, {"code": "HOST_UNREACHABLE", "msg": "no route to host"}, reached=False)
-            else:
-                outcomes[name] = Outcome({"changed": False, "instance": member.facts}, None, reached=True)
+            asked = Asked(name, job.job, job.params.get("state"), job.params)
+            self.asked.append(asked)
+            outcomes[name] = self._outcome(asked)
+            on_outcome(name, outcomes[name])
         return outcomes
 
+    def _outcome(self, asked: Asked) -> Outcome:
+        member, code = self.herd.member(asked.name), self.refusals.get(asked[:3])
+        closed = self.herd.way_back.get(asked.name) if asked.rehearsal else None
+        if member is None or member.facts is None or code == "HOST_UNREACHABLE":
+            return Outcome(None, {"code": "HOST_UNREACHABLE", "msg": "no route to host"}, reached=False)
+        if closed or code:
+            return Outcome(None, dict(closed or {"code": code, "reason": f"refused: {code}"}), reached=True)
+        waiter = {"evidence": {"timeline_new": 2}}
+        facts = {"sql_error": None, **self.shown.get(asked[:3], member.facts)}
+        return Outcome({"changed": False, "instance": facts, "waiter": waiter, "armed_lsn": "0/1"}, None, reached=True)
+
     @property
-    def acts(self) -> set[tuple[str, str | None]]:
-        """What was more than a look, a rehearsal or a claim."""
-        return {
-            (verb, state)
-            for verb, state, rehearsal in self.asked
-            if not rehearsal and verb not in ("look", "operation_token")
-        }
+    def acts(self) -> list[tuple[str, str, str | None]]:
+        """What was more than a look, a rehearsal or a claim, in order."""
+        return [one[:3] for one in self.asked if not one.rehearsal and one.verb not in ("look", "operation_token")]
 
 
 class FakeUpdater:
-    """Name servers that say what is known of the herd's vhost."""
+    """Name servers that say what is known of the herd's vhost, and take every update."""
 
-    def __init__(self, herd: Herd) -> None:
-        self._herd = herd
+    def __init__(self, hosts: FakeHosts) -> None:
+        self._hosts = hosts
 
     def probe(self, vhost: str) -> dict[str, Any]:
         """As dns.repoint.Updater does."""
-        assert self._herd.dns is not None
-        return self._herd.dns
+        assert self._hosts.herd.dns is not None
+        return self._hosts.herd.dns
+
+    def prepare(self, _record: str, to: str, **_more: Any) -> Any:
+        """As dns.repoint.Updater does."""
+        code = self._hosts.refusals.get(("", "dns", "prepared"))
+        if code:
+            raise OperatorError(code, "refused")
+        return SimpleNamespace(send=lambda: self._hosts.asked.append(Asked(to, "dns", "sent", {})), read_back=bool)
 
 
 class FakeLease(Lease):
@@ -133,6 +166,7 @@ class FakeLease(Lease):
 
     herd_now: Herd
     ends: list[str]
+    overtaken: list[str]
 
     def begin(self, verb: str, plan_id: str, token_floor: int, plan: dict[str, Any], **ends: Any) -> int:
         """As Lease does."""
@@ -143,8 +177,8 @@ class FakeLease(Lease):
         return max(TOKEN, token_floor + 1)
 
     def renew(self, token: int, phase: str, detail: dict[str, Any]) -> str:
-        """As Lease does."""
-        return ""
+        """As Lease does. overtaken: the phases at which another run has taken over."""
+        return "bob has taken over" if phase in self.overtaken else ""
 
     def close(self, token: int, outcome: str, **end: Any) -> str:
         """As Lease does."""
@@ -166,14 +200,15 @@ def planner_for(herd: Herd, wishes: Wishes, check_mode: bool, monkeypatch: pytes
     monkeypatch.setattr(planning, "who_holds", who_holds)
     task, play_context = SimpleNamespace(check_mode=check_mode), SimpleNamespace(check_mode=check_mode)
     planner = Planner(hostvars_of(herd), task, cast(Any, play_context), (5, 10), {}, {}, wishes)
-    planner.hosts = cast(Hosts, FakeHosts(herd))
-    monkeypatch.setattr(planner, "updater", lambda: cast(Updater, FakeUpdater(herd)))
+    hosts = FakeHosts(herd)
+    planner.hosts = cast(Hosts, hosts)
+    monkeypatch.setattr(planner, "updater", lambda: cast(Updater, FakeUpdater(hosts)))
     return planner
 
 
-def conductor_for(planner: Planner, herd: Herd) -> Conductor:
-    """What conducts that herd, which has become this one since the plan was shown."""
+def conductor_for(planner: Planner, herd: Herd, **options: Any) -> tuple[Conductor, FakeHosts, FakeLease]:
+    """What conducts that herd, which has become this one since the plan was shown; its hosts and its lease."""
     lease = FakeLease({}, herd.herd, herd.environment, "ada", {}, {}, 60)
-    object.__setattr__(lease, "herd_now", herd)
-    object.__setattr__(lease, "ends", [])
-    return Conductor(planner, lease, herd.lead, Bounds(1, 1, 1, 1))
+    for name, value in (("herd_now", herd), ("ends", []), ("overtaken", [])):
+        object.__setattr__(lease, name, value)
+    return Conductor(planner, lease, herd.lead, Bounds(1, 1, 1, 1), **options), cast(FakeHosts, planner.hosts), lease

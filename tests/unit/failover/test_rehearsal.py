@@ -24,7 +24,7 @@ from ansible_collections.elephaas.herd.tests.unit.decide.herds import healthy
 from ansible_collections.elephaas.herd.tests.unit.decide.pairs import PAIRS
 from ansible_collections.elephaas.herd.tests.unit.decide.refusals import REFUSALS, Refusal
 
-from .stage import TOKEN, FakeHosts, FakeLease, conductor_for, hostvars_of, planner_for
+from .stage import TOKEN, FakeHosts, conductor_for, hostvars_of, planner_for
 
 MODES = pytest.mark.parametrize("rehearsal", [True, False], ids=["check mode", "real run"])
 
@@ -51,7 +51,7 @@ def test_check_mode_refuses_what_the_real_run_refuses(case: Refusal, monkeypatch
         # Whatever is agreed to, nobody passes; and until here nothing was done to anybody.
         for confirm in (plan_id([plan]), "yes", ""):
             assert answer([plan], plan_id([plan]), confirm, rehearsal, can_ask=True).action == STOP
-        assert hosts.acts == set()
+        assert hosts.acts == []
     assert plans[True] == plans[False]
 
 
@@ -62,8 +62,8 @@ def test_what_is_fine_passes(rehearsal: bool, monkeypatch: pytest.MonkeyPatch) -
     assert (plan["outcome"], plan["verdicts"]) == ("go", [])
     assert plan["decisions"] == plan_failover(healthy(), Wishes())["decisions"]
     # Each member has tried its way to the new primary, and only tried.
-    assert [asked for asked in hosts.asked if asked[2]]
-    assert hosts.acts == set()
+    assert [one for one in hosts.asked if one.rehearsal]
+    assert hosts.acts == []
     gate = answer([plan], plan_id([plan]), plan_id([plan]), rehearsal, can_ask=False)
     assert gate.action == (STOP if rehearsal else PROCEED)
 
@@ -92,22 +92,19 @@ def test_what_came_up_since_the_plan_was_shown_is_refused_under_the_lock(
     shown = {**shown, "way_back": case.herd.way_back}
     planner = planner_for(case.herd, Wishes(**case.wishes), False, monkeypatch)
     planner.hostvars = Remembered({**hostvars_of(before), **hostvars_of(case.herd)})
-    conductor = conductor_for(planner, case.herd)
+    conductor, hosts, lease = conductor_for(planner, case.herd)
     with pytest.raises(Ended) as ended:
         conductor.lock(shown, "p00000001")
-    hosts, lease = conductor.planner.hosts, conductor.lease
-    assert isinstance(hosts, FakeHosts) and isinstance(lease, FakeLease)
     assert ended.value.outcome == ("aborted" if lease.ends else "refused")
     assert lease.ends in ([], ["aborted"])
-    assert hosts.acts == set()
-    states = [state for verb, state, _rehearsal in hosts.asked if verb == "operation_token"]
+    assert hosts.acts == []
+    states = [one.state for one in hosts.asked if one.verb == "operation_token"]
     assert states.count("claimed") == states.count("released")
 
 
 def test_what_is_still_fine_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
-    conductor = conductor_for(planner_for(healthy(), Wishes(), False, monkeypatch), healthy())
+    conductor, hosts, lease = conductor_for(planner_for(healthy(), Wishes(), False, monkeypatch), healthy())
     operation = conductor.lock(plan_failover(healthy(), Wishes()), "p00000001")
     assert (operation.token, operation.plan["outcome"], list(operation.phases)) == (TOKEN, "go", ["begun", "locked"])
-    hosts = conductor.planner.hosts
-    assert isinstance(hosts, FakeHosts)
-    assert [(verb, state) for verb, state, _rehearsal in hosts.asked] == [("operation_token", "claimed")] * 3
+    assert [one[1:3] for one in hosts.asked] == [("operation_token", "claimed")] * 3
+    assert lease.ends == []
