@@ -321,7 +321,9 @@ def test_nothing_waits_for_a_synchronous_replica_that_is_not_there(pair: Cluster
         pg_clusters.as_account(
             [f"{pg_clusters.BIN}/psql", "-X", "-h", str(b.sockets), "-p", str(b.port), *write], timeout=2
         )
-    waiting = b.sql("SELECT extract(epoch FROM now() - query_start) > 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+    waiting = b.sql(
+        "SELECT extract(epoch FROM now() - query_start) > 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    )
     assert waiting == "t"
     assert b.facts()["writable"]
     assert b.ok("instance", state="reloaded")["instance"]["status"] == "running"
