@@ -189,9 +189,14 @@ class FakeLease(Lease):
 def planner_for(herd: Herd, wishes: Wishes, check_mode: bool, monkeypatch: pytest.MonkeyPatch) -> Planner:
     """A planner of a run, or of a rehearsal, to which that herd is the world."""
 
-    def look(names: Iterable[str], *_args: Any, **_more: Any) -> list[dict[str, Any]]:
-        asked = [herd.member(name) for name in names]
-        return [{"name": one.name, "facts": one.facts, "error": one.error} for one in asked if one]
+    def look(names: Iterable[str], *_args: Any, readiness: bool = False) -> list[dict[str, Any]]:
+        # What is not asked for is not seen.
+        hidden = set() if readiness else {"readiness"}
+        asked = [one for one in map(herd.member, names) if one]
+        facts = {
+            one.name: {key: one.facts[key] for key in one.facts if key not in hidden} for one in asked if one.facts
+        }
+        return [{"name": one.name, "facts": facts.get(one.name), "error": one.error} for one in asked]
 
     def who_holds(_registry: Any, _verb: str, herds: Mapping[str, Any], _holder: Any) -> Any:
         return {lead: OperatorError("OPERATION_HELD", herd.held) for lead in herds if herd.held}, herd.registry_error
