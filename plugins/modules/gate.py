@@ -22,7 +22,7 @@ description:
 options:
   plans:
     description:
-      - The plan of every selected herd, from RV(elephaas.herd.failover_plan_info#module:plan) or
+      - The plan of every selected herd, from RV(elephaas.herd.failover_plan_info#module:plans) or
         RV(elephaas.herd.bulk_plan_info#module:plans).
     type: list
     elements: dict

@@ -213,6 +213,8 @@ def test_a_frozen_primary_is_fenced(fleet: MovingFleet, tmp_path: Path) -> None:
     assert plain.returncode != 0
     assert "REFUSE NO_ANSWER frozen_stage@e3" in plain.stdout, plain.stdout
     assert recovery(fleet, "frozen_stage@e2") == "t"
+    # Whoever asks its replica hears that all is well (seen): that is no sign of life, and its silence none of death.
+    assert fleet.sql("frozen_stage@e2", "SELECT status FROM pg_stat_wal_receiver") == "streaming"
     arguments = ("--limit", "frozen_stage", "-e", "failover_look_timeout=3", "-e")
     missing = fleet.play("failover", *arguments, json.dumps({"fence": "/nowhere/fence.yml"}), "--check")
     assert missing.returncode != 0

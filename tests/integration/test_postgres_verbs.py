@@ -22,7 +22,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import record_end
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Member
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn, record_end
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.takeover import progress
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.walrecord import parse_records
 from ansible_collections.elephaas.herd.tests.integration import pg_clusters
 from ansible_collections.elephaas.herd.tests.integration.pg_clusters import Cluster, Clusters, Writer, wait_until
@@ -300,10 +302,47 @@ def test_while_a_sibling_hangs_the_primary_is_not_stopped(herd: Clusters) -> Non
     facts = a.facts()
     assert facts["status"] == "stopping"
     assert facts["postmaster_pid"]
+    # What pg_controldata says by then (seen): its word alone is no proof that nobody is left.
+    assert facts["control"]["state"] == "shut down"
     a.refused("STILL_STOPPING", "instance", state="started", token=token)
     c.thaw(hung)
     a.ok("instance", state="stopped", token=token)
     assert b.ok("promote", state="promoted", token=token)["instance"]["writable"]
+
+
+def test_nothing_waits_for_a_synchronous_replica_that_is_not_there(pair: Clusters) -> None:
+    """A write that does is not ended by statement_timeout (seen), so no verb may depend on one."""
+    a, b = pair.members
+    b.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    b.sql("SELECT pg_reload_conf()")
+    switch(pair, a, b)
+    write = ["-d", "dbname=postgres options='-c statement_timeout=500'", "-c", "CREATE TABLE waits (n int)"]
+    with pytest.raises(subprocess.TimeoutExpired):
+        pg_clusters.as_account(
+            [f"{pg_clusters.BIN}/psql", "-X", "-h", str(b.sockets), "-p", str(b.port), *write], timeout=2
+        )
+    waiting = b.sql(
+        "SELECT extract(epoch FROM now() - query_start) > 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    )
+    assert waiting == "t"
+    assert b.facts()["writable"]
+    assert b.ok("instance", state="reloaded")["instance"]["status"] == "running"
+
+
+def test_after_a_restart_a_replica_says_it_has_received_less_than_it_replayed(pair: Clusters) -> None:
+    """It starts again at the beginning of a segment (seen): how far it is, is the larger of both."""
+    a, b = pair.members
+    a.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS n")
+    a.control("stop", "-m", "immediate")
+    before = b.facts()
+    b.control("restart")
+    wait_until(lambda: b.facts()["positions"]["received"], "it has asked for WAL")
+    after = b.facts()
+    received, replayed = (parse_lsn(after["positions"][key]) for key in ("received", "replayed"))
+    assert received < replayed
+    assert received % (16 * 1024 * 1024) == 0
+    one, other = (progress(Member("b", "b", facts=facts)) for facts in (before, after))
+    assert one == other == (1, replayed)
 
 
 def test_tokens(pair: Clusters) -> None:

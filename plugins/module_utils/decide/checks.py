@@ -647,6 +647,17 @@ CHECKS: tuple[Check, ...] = (
         stages=(TAKEOVER,),
     ),
     Check(
+        "TIMELINES_DIVERGE",
+        REFUSE,
+        "The replicas are of one history",
+        "timeline history of each member in recovery",
+        "A higher timeline number is not further: numbers of different promotions collide.",
+        "Find out which of them follows the lost primary's history; leave the others out with -e accept=TIMELINES_DIVERGE.",
+        findings_lost.timelines_diverge,
+        acceptable=True,
+        stages=(TAKEOVER,),
+    ),
+    Check(
         "LOSS_BEYOND_BOUND",
         REFUSE,
         "No more is lost than the bound allows",

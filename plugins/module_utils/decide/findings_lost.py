@@ -14,11 +14,18 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.takeover impo
     STATEMENT,
     ahead_of,
     loss_of,
+    progress,
     proof_of_death,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.timelines import (
+    ANCESTOR,
+    DIVERGED,
+    UNKNOWN,
+    relation,
+)
 
-# A walsender speaks at least every half wal_sender_timeout (60 s by default), and every few seconds under any load.
-FRESH_S = 10.0
+# A walsender that has nothing to send speaks when half of wal_sender_timeout (60 s by default) has passed.
+FRESH_S = 35.0
 
 
 def not_proven_dead(situation: Situation) -> Iterator[Finding]:
@@ -29,7 +36,11 @@ def not_proven_dead(situation: Situation) -> Iterator[Finding]:
     if not source.reachable:
         yield source.name, f"its host cannot be reached ({source.error}), which does not prove that it takes no writes"
     else:
-        yield source.name, f"it is {source.status} and may take writes again at any moment"
+        left = source.fact("leftovers")
+        seen = (
+            f"processes that its postmaster left behind can still write: {left}" if left else f"it is {source.status}"
+        )
+        yield source.name, f"its host answers, and {seen}: stop it there (mode immediate), or have it fenced"
 
 
 def still_heard(situation: Situation) -> Iterator[Finding]:
@@ -92,6 +103,20 @@ def candidate_behind(situation: Situation) -> Iterator[Finding]:
         yield candidate.name, f"{member.name} holds more than it does"
 
 
+def timelines_diverge(situation: Situation) -> Iterator[Finding]:
+    """Members in recovery that are not of one history: positions of different histories cannot be compared."""
+    candidate = situation.candidate
+    if candidate is None:
+        return
+    for member in situation.herd.members:
+        if member is candidate or not member.in_recovery or member.detached:
+            continue
+        found = relation(candidate.facts or {}, member.facts or {})
+        beyond = found.kind == ANCESTOR and found.fork is not None and progress(member)[1] > found.fork
+        if beyond or found.kind in (DIVERGED, UNKNOWN):
+            yield member.name, f"its history and that of {candidate.name} have gone apart, or are not known"
+
+
 def no_successor(situation: Situation) -> Iterator[Finding]:
     """No replica can take over."""
     if situation.candidate is None:
@@ -104,3 +129,5 @@ def unseen(situation: Situation) -> Iterator[Finding]:
     for member in situation.herd.members:
         if not member.reachable and member is not situation.primary and not member.detached:
             yield member.name, f"its host cannot be reached, and it may hold more than any other: {member.error}"
+        elif member.status == "stopped" and member.role == "replica" and member is not situation.primary:
+            yield member.name, "it is stopped, and may hold more than any other: start it first"

@@ -28,7 +28,12 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import 
     Stage,
     stage_of,
 )
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.takeover import loss_of, proof_of_death, rank
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.takeover import (
+    STATEMENT,
+    loss_of,
+    proof_of_death,
+    rank,
+)
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.verdict import (
     REFUSE,
     WARN,
@@ -112,7 +117,7 @@ def _move(member: Member, stage: Stage, target: Member) -> Move:
     source = stage.source.name if stage.source else None
     if member.name == target.name:
         return Move(member.name, "promote")
-    if member.name == source and stage.unplanned:
+    if member.name == source and stage.unplanned and not member.in_recovery:
         return Move(member.name, "supersede")
     if member.role in ("detached", "superseded") or not member.reachable or member.status == "absent":
         return Move(member.name, "leave", member.upstream)
@@ -202,6 +207,7 @@ def _document(situation: Situation, verdicts: list[Verdict], moves: list[Move]) 
         "accept": sorted(wishes.accept),
         "armed": source is not None and "standby.signal" in (source.fact("signal_files") or []),
         "proof": proof_of_death(source, wishes) if stage.name == TAKEOVER and source else None,
+        "statement": wishes.dead,
         "loss": {**asdict(loss), "text": loss.text} if loss else None,
         "way_back": herd.way_back,
         "token_floor": herd.highest_token,
@@ -256,6 +262,7 @@ def decisions(plan: dict[str, Any]) -> dict[str, Any]:
         "target": plan["target"],
         "unplanned": plan["unplanned"],
         "proof": plan["proof"],
+        "statement": plan["statement"] if plan["proof"] == STATEMENT else "",
         "dns": [_canonical(dns[key]) for key in ("record", "type", "from", "to")] if dns else None,
         "moves": sorted([move["name"], move["action"], move["upstream"] or ""] for move in plan["moves"]),
         "slots": plan["slots"],
@@ -278,6 +285,10 @@ def plan_id(plans: Iterable[dict[str, Any]]) -> str:
     return "p" + hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+#: The stages in which the remaining part of a plan is the same plan.
+_ONWARD = {SWITCH: (PROMOTE, FINISH), PROMOTE: (FINISH,), TAKEOVER: (FINISH,)}
+
+
 def changed_decisions(confirmed: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What a second look decides otherwise, in words; empty when the confirmed plan still stands.
 
@@ -285,8 +296,11 @@ def changed_decisions(confirmed: dict[str, Any], now: dict[str, Any]) -> list[st
     """
     before, after = decisions(confirmed), decisions(now)
     if now["stage"] != confirmed["stage"]:
+        if now["stage"] not in _ONWARD.get(confirmed["stage"], ()):
+            # Such as a primary that has crashed since: what would now be lost is nothing that anybody has agreed to.
+            return [f"stage: {confirmed['stage']} became {now['stage']} ({now['why']})"]
         # The remaining part of the same plan: only who becomes primary must be the same.
-        keys: tuple[str, ...] = ("herd", "target")
+        keys: tuple[str, ...] = ("herd", "target", "unplanned")
     else:
         keys = tuple(before)
     return [f"{key}: {before[key]} became {after[key]}" for key in keys if before[key] != after[key]]

@@ -178,6 +178,8 @@ def _stage_of_takeover(begun: Operation, source: Member, target: Member) -> Stag
         return Stage(FINISH, MEANING[FINISH], source, target, begun)
     if source.writable and not target.writable and not _promotion_requested(target):
         return Stage(RESTORE, MEANING[RESTORE], source, None, begun)
+    if target.reachable and target.status == "stopped" and not _promotion_requested(target):
+        return Stage(TAKEOVER, MEANING[TAKEOVER], source, None, begun)
     if target.in_recovery:
         # Once its promotion was asked for it may happen at any moment: no other member may be promoted any more.
         fixed = target if _promotion_requested(target) else None
@@ -215,7 +217,9 @@ def _interrupted(source: Member, target: Member) -> str:
 
 def _promotion_requested(member: Member) -> bool:
     """An operation has asked for its promotion, which may happen at any moment, or is not known to it yet."""
-    return member.fact("waiter", "state") == "promoting" or not member.reachable
+    asked = member.fact("waiter", "times", "promote_called")
+    # One that failed after it had asked has asked all the same.
+    return bool(asked and member.fact("waiter", "state") in ("promoting", "failed")) or not member.reachable
 
 
 def promoted_by_operation(member: Member) -> bool:

@@ -57,11 +57,14 @@ def proof_of_death(source: Member, wishes: Wishes) -> str:
     Seen stopped counts because the run holds it stopped: it can only come up read-only from then on. "Cannot be
     reached" proves nothing, and replicas of a frozen primary still show "streaming" (reproduced).
     """
-    if source.reachable and (source.status == "stopped" or source.in_recovery):
+    # Backends that outlived their postmaster go on acknowledging commits.
+    stopped = source.status == "stopped" and not source.fact("leftovers")
+    if source.reachable and (stopped or source.in_recovery):
         return STOPPED
     if wishes.fence:
         return FENCE
-    return STATEMENT if wishes.dead else ""
+    # Where its host answers, it can be seen to: a word is not enough.
+    return STATEMENT if wishes.dead and not source.reachable else ""
 
 
 def progress(member: Member) -> tuple[int, int]:

@@ -224,7 +224,7 @@ def _sql(facts: dict[str, Any], sql: str, timeout: float) -> str:
 
 
 def absent(
-    target: Target, _params: dict[str, Any], check_mode: bool, facts: dict[str, Any], _store: TokenStore
+    target: Target, _params: dict[str, Any], check_mode: bool, facts: dict[str, Any], store: TokenStore
 ) -> Outcome:
     """Take prepared back: its next start is that of a primary again."""
     if facts["status"] != "stopped":
@@ -246,5 +246,8 @@ def absent(
             "Start it as it is, and promote it on purpose if it is to be the primary.",
         )
     if not check_mode:
-        remove_signal(target.data_directory)
+        with store.locked():
+            # A newer operation may have been granted since this one showed its token: it relies on the signal file.
+            check_token(store.read(), target.token)
+            remove_signal(target.data_directory)
     return Outcome(["removed standby.signal"], before, "standby.signal: absent\n", {})

@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.layout import find_layout
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.outcome import Outcome
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.pidfile import find_postmaster, leftovers
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import SqlError, query
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.standby import (
@@ -88,4 +89,13 @@ def held(
         with store.locked():
             check_token(store.read(), target.token)
             write_signal(target.data_directory)
+    # Somebody may have started it between the look and the signal file; and backends may outlive their postmaster.
+    running = find_postmaster(target.data_directory)
+    left = [str(item["pid"]) for item in leftovers(target.data_directory)]
+    if running or left:
+        raise OperatorError(
+            "NOT_STOPPED",
+            f"{target.label} is not stopped: process {running.pid if running else ', '.join(left)} can write.",
+            "End it first (mode immediate); its next start is read-only.",
+        )
     return Outcome(did, "", "", {})

@@ -179,6 +179,7 @@ def _empty(target: Target) -> dict[str, Any]:
         "superuser": None,
         "role": None,
         "signal_files": [],
+        "leftovers": [],
         "writable": False,
         "default_read_only": False,
         "version": None,
@@ -439,6 +440,7 @@ def _add_stopped(facts: dict[str, Any], target: Target, layout: Layout) -> None:
         facts["warnings"].append("It was a replica and has no signal file: it would start writable on that timeline.")
     if os.path.exists(os.path.join(target.data_directory, "postmaster.pid")):
         orphans = leftovers(target.data_directory)
+        facts["leftovers"] = [item["pid"] for item in orphans]
         if orphans:
             pids = ", ".join(str(item["pid"]) for item in orphans)
             facts["warnings"].append(f"Its postmaster died and left processes behind, which can still write: {pids}.")

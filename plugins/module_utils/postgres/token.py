@@ -147,7 +147,10 @@ class TokenStore:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, json.dumps(record, sort_keys=True).encode("utf-8"))
+                # All of it: a full disk takes a part, and a record that is cut short would stop every verb.
+                left = json.dumps(record, sort_keys=True).encode("utf-8")
+                while left:
+                    left = left[os.write(descriptor, left) :]
                 if durable:
                     os.fsync(descriptor)
             finally:

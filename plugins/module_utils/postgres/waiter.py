@@ -174,8 +174,12 @@ def disarm(store: TokenStore, address: Address | None, token: int | None) -> tup
         record = store.read_waiter()
         if record is None:
             return False, None
-        if record["state"] in ("promoting", "promoted"):
+        if _asked(record) or (record["state"] == "promoted" and record["token"] == token):
             raise _promotion_requested(record)
+        if record["token"] != token:
+            # Of an operation that is over, or was overtaken: its token is spent, so it cannot promote any more.
+            _end_process(record)
+            return False, record
         changed = record["state"] != "disarmed" or waiter_lives(record)
         record["state"] = "disarmed"
         store.write_waiter(record)
@@ -187,6 +191,11 @@ def disarm(store: TokenStore, address: Address | None, token: int | None) -> tup
             record["slots_created"] = [name for name in record["slots_created"] if name not in dropped]
             store.write_waiter(record)
     return changed, record
+
+
+def _asked(record: dict[str, Any]) -> bool:
+    """A promotion was asked for of which nobody has seen the end. One that failed after it had asked has asked."""
+    return record["state"] in ("promoting", "failed") and bool(record["times"].get("promote_called"))
 
 
 def _promotion_requested(record: dict[str, Any]) -> OperatorError:

@@ -75,8 +75,18 @@ class Conductor:
     def _claim_and_decide(self, operation: Operation) -> None:
         plan, token = operation.plan, operation.token
         # From here on no other run can act on these members, with or without the registry.
-        claims = self._verbs(operation).run("operation_token", self._claims(operation))
-        looks = {name: outcome.result for name, outcome in claims.items() if outcome.result is not None}
+        jobs = self._claims(operation)
+        # A lost primary is looked at once more: it may have come back while somebody read the plan.
+        lost = [move["name"] for move in plan["moves"] if move["action"] == "supersede" and move["name"] not in jobs]
+        asked = {name: self.planner.hosts.job(name, "look", self.bounds.answer_s) for name in lost}
+        outcomes = self._verbs(operation).run("operation_token", {**jobs, **asked})
+        claims = {name: outcomes[name] for name in jobs}
+        # One that was claimed without our hearing of it has to be given back too, where nobody else can have this token.
+        unheard = self.lease.registry is not None
+        operation.claimed = [
+            name for name, said in claims.items() if said.result is not None or (unheard and not said.reached)
+        ]
+        looks = {name: outcome.result for name, outcome in outcomes.items() if outcome.result is not None}
         refused = [str(error_of(name, outcome)) for name, outcome in claims.items() if outcome.result is None]
         now = self.planner.again(self.lead, plan, looks, token)
         changed = changed_decisions(plan, now)
@@ -138,7 +148,11 @@ class Conductor:
                 take_over(
                     operation,
                     verbs,
-                    [move["name"] for move in plan["moves"] if move["action"] in ("promote", "follow", "verify")],
+                    [
+                        move["name"]
+                        for move in plan["moves"]
+                        if move["action"] in ("promote", "follow", "verify", "rejoin")
+                    ],
                     lambda looks: self.planner.herd(self.lead, looks, {}, {}),
                     lambda: self._put_death_on_record(operation, verbs),
                 )
@@ -204,19 +218,21 @@ class Conductor:
             raise OperatorError("UNSETTLED", f"{'; '.join(trouble)}.")
 
     def _close_done(self, operation: Operation) -> None:
-        verbs, outcome, verb = self._verbs(operation), "done", "promote"
-        closing: dict[str, t.Any] = {"state": "promoted", "checkpoint": True, "release": True, "look_after": False}
+        verbs, outcome = self._verbs(operation), "done"
         end: dict[str, t.Any] = {"detail": operation.summary(), "roles": operation.plan["roles"]}
         if operation.plan["stage"] == RESTORE:
-            outcome, verb = "aborted", "operation_token"
-            closing, end = {"state": "released", "outcome": outcome}, {"detail": {"reason": operation.plan["why"]}}
+            outcome, end = "aborted", {"detail": {"reason": operation.plan["why"]}}
         unrecorded = self.lease.close(operation.token, outcome, **end)
         try:
-            verbs.do(operation.target, verb, **closing)
+            verbs.do(operation.target, "operation_token", state="released", outcome=outcome)
         except OperatorError as error:
             raise Ended("incomplete", f"UNRECORDED: {error.reason} {AGAIN}") from error
         if unrecorded:
             raise Ended("incomplete", f"UNRECORDED: all is done, and the registry does not know: {unrecorded} {AGAIN}")
+        if outcome == "done":
+            # It spares a later pg_rewind the wait for the checkpoint that PostgreSQL makes by itself: no more than that.
+            with contextlib.suppress(OperatorError):
+                verbs.do(operation.target, "promote", state="promoted", checkpoint=True, look_after=False)
 
     def _settling(self, operation: Operation, verbs: Verbs) -> dict[str, Job]:
         plan, jobs = operation.plan, {}
@@ -245,27 +261,29 @@ class Conductor:
         return self._give_up(operation, reason, acted=operation.timeline is not None)
 
     def _give_up(self, operation: Operation, reason: str, acted: bool) -> Ended:
-        plan, trouble = operation.plan, ""
+        plan, trouble, left = operation.plan, "", "Nothing has changed."
         unchanged = not acted and plan["stage"] in (SWITCH, TAKEOVER) and not plan["armed"]
         if plan["stage"] == TAKEOVER:
             unchanged = not {"held", "isolating"} & set(operation.phases)
         elif not unchanged and plan["stage"] in (SWITCH, PROMOTE) and operation.timeline is None:
             try:
+                if not {operation.source, operation.target} <= set(operation.claimed):
+                    raise OperatorError("NOT_OURS", "Another run has claimed the old primary or the candidate.")
                 undo(self._verbs(operation), operation.source, operation.target)
-                unchanged = True
+                unchanged, left = True, "The old primary accepts writes as before."
             except OperatorError as error:
                 trouble = f" It could not be undone: {error.reason}"
         if unchanged:
             self._close_claims(operation)
             trouble += self.lease.close(operation.token, "aborted", detail={"reason": reason})
-            return Ended("aborted", f"{reason} Nothing has changed.{trouble}")
+            return Ended("aborted", f"{reason} {left}{trouble}")
         detail = {"reason": reason, **operation.summary()}
         trouble += self.lease.close(operation.token, "incomplete", detail=detail)
         return Ended("incomplete", f"{reason}{trouble} {AGAIN}")
 
     def _close_claims(self, operation: Operation) -> None:
         """The candidate's last: its copy tells that the operation is over."""
-        verbs, names = self._verbs(operation), _claimed(operation.plan)
+        verbs, names = self._verbs(operation), operation.claimed
         others = [name for name in names if name != operation.target]
         for turn in (others, [operation.target] if operation.target in names else []):
             released = {"state": "released", "outcome": "aborted"}

@@ -17,6 +17,8 @@ class Operation:
     token, run: of the claims. plan: as decided under the lock. plan_id: what was agreed to.
     waiter: the record of the promotion. timeline: the new primary's; None before the promotion.
     dns_trouble: why the vhost does not lead to the new primary yet. phases: name -> seconds since 1970.
+    claimed: the members whose hosts took this run's claim. Without the registry another run can come to the same token,
+    so nothing may be closed or undone where the claim is not ours.
     """
 
     token: int
@@ -27,6 +29,7 @@ class Operation:
     timeline: int | None = None
     dns_trouble: str = ""
     phases: dict[str, float] = field(default_factory=dict)
+    claimed: list[str] = field(default_factory=list)
 
     def reached(self, phase: str) -> None:
         """Note when a phase was reached."""

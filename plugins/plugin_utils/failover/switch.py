@@ -82,7 +82,10 @@ def hand_over(
 def _note_promoted(operation: Operation, result: dict[str, t.Any]) -> None:
     waiter = result["waiter"] or {}
     operation.waiter = waiter
-    operation.timeline = (waiter.get("evidence") or {}).get("timeline_new") or result["instance"]["timeline"]
+    seen = result["instance"]
+    # A waiter that died right after its request could not write it down. What was seen before the promotion is one less.
+    new = (waiter.get("evidence") or {}).get("timeline_new")
+    operation.timeline = int(new or (seen["timeline"] if seen["writable"] else seen["timeline"] + 1))
     operation.reached("promoted")
 
 

@@ -130,6 +130,12 @@ def ahead(received: str) -> Herd:
     return with_fact(LOST, NEAR, received, "positions", "received")
 
 
+def on_timeline_3(forked_at: str) -> Herd:
+    """Its primary is lost, and NEAR is on another timeline than FAR, which has come to 0/5000060 on its own."""
+    herd = with_fact(LOST, NEAR, [{"timeline": 1, "switch_lsn": forked_at}], "timeline_history")
+    return with_fact(herd, NEAR, 3, "timeline")
+
+
 PAIRS: tuple[Pair, ...] = (
     Pair("OPERATION_HELD", healthy(held="ada on ops1 since 03:00"), claimed(healthy(), (NEAR,), closed="done")),
     Pair("REGISTRY_LOST", healthy(registry_error="connection refused")),
@@ -289,8 +295,9 @@ PAIRS: tuple[Pair, ...] = (
         ready(FAR, "2.28", "glibc", herd=on_both(databases("c", "C.UTF-8", None), "databases")),
     ),
     Pair("NOT_PROVEN_DEAD", LOST, stopped(healthy(), PRIMARY)),
-    Pair("STILL_HEARD", heard(9.0), heard(11.0), DEAD, DEAD),
+    Pair("STILL_HEARD", heard(34.0), heard(36.0), DEAD, DEAD),
     Pair("MEMBER_UNSEEN", unreachable(LOST, NEAR), LOST, DEAD, DEAD),
+    Pair("TIMELINES_DIVERGE", on_timeline_3("0/2000000"), on_timeline_3("0/5000060"), DEAD, DEAD),
     Pair(
         "NO_SUCCESSOR",
         with_member(with_member(LOST, NEAR, role="detached"), FAR, role="detached"),

@@ -150,6 +150,17 @@ def test_of_many_claims_with_one_token_one_plan_wins(store: TokenStore, tmp_path
     assert said == ["TOKEN_STALE"] * 5 + ["won"]
 
 
+def test_herds_on_one_host_do_not_stand_in_each_others_way(store: TokenStore, tmp_path: Path) -> None:
+    """Two controllers, two herds, one host, the same token: each herd has its own record, told by cluster and port."""
+    others = [TokenStore(str(tmp_path), "7001", 5432), TokenStore(str(tmp_path), "7000", 5433)]
+    claim(store, 3, operation(), 60, "host", False, write=True)
+    for other in others:
+        assert claim(other, 3, operation("p2"), 60, "host", False, write=True)[0]
+        release(other, 3, "aborted", write=True)
+    record = store.read()
+    assert record is not None and record["closed"] is None and renew(store, 3, write=True)
+
+
 def test_a_damaged_record_is_no_permission(store: TokenStore, tmp_path: Path) -> None:
     claim(store, 1, operation(), 60, "registry", False, write=True)
     (tmp_path / ".elephaas" / "7000-5432.json").write_text('{"token": ')
