@@ -110,8 +110,8 @@ CHECKS: tuple[Check, ...] = (
         "An interrupted failover can be continued",
         "roles, control files and signal files of the old and the new primary",
         "From this state neither going on nor going back is proven safe.",
-        "Look at both instances and their logs first. If the old primary restarted read-only and is ahead, promote it "
-        "again with elephaas.herd.promote, proof none.",
+        "Look at both instances and their logs first. Where the candidate's host is gone for good, and the old primary was "
+        "stopped cleanly, it can be brought back by hand: take its signal file away, and start it.",
         findings.stuck,
         stages=(STUCK,),
     ),

@@ -23,6 +23,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import 
     FINISH,
     PROMOTE,
     RESTORE,
+    STUCK,
     SWITCH,
     TAKEOVER,
     Stage,
@@ -81,6 +82,13 @@ def plan_failover(herd: Herd, wishes: Wishes, confirm: str = "") -> dict[str, An
     situation = Situation(herd, stage, wishes, choice)
     verdicts = accept(([problem] if problem else []) + run_checks(situation), wishes.accept)
     return _document(situation, verdicts, _moves(situation))
+
+
+def unplannable(name: str, lead: str, reason: str) -> dict[str, Any]:
+    """The plan of a herd about which nothing can be decided, so that the others can go on without it."""
+    herd = Herd(name, name, "", lead, ())
+    found = Verdict("INTERNAL_ERROR", REFUSE, name, reason, "Report it, with the herd's row in the registry.")
+    return _document(Situation(herd, Stage(STUCK, reason)), [found], [])
 
 
 def _choice(herd: Herd, stage: Stage, wishes: Wishes) -> tuple[Choice, Verdict | None]:

@@ -19,7 +19,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.candidate import Wishes
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import OperatorError
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.herd import Herd
-from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO, plan_failover
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import GO, plan_failover, unplannable
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.stage import SWITCH
 from ansible_collections.elephaas.herd.plugins.plugin_utils.action import plain
 from ansible_collections.elephaas.herd.plugins.plugin_utils.dns.repoint import Updater
@@ -82,12 +82,17 @@ class Planner:
             run=self.hosts.run,
         )
         looks, unseen = seen_by_name(seen)
-        herds = [
-            herd_of(lead, self.hostvars, looks, unseen, held.get(lead, ""), lost, probes.get(lead)) for lead in leads
-        ]
-        plans = {herd.name: plan_failover(herd, self.wishes, confirm) for herd in herds}
+        herds: dict[str, Herd] = {}
+        plans: dict[str, Plan] = {}
+        for lead in leads:
+            name = str(self.hostvars[lead]["elephaas_herd_group"])
+            try:
+                herds[name] = herd_of(lead, self.hostvars, looks, unseen, held.get(lead, ""), lost, probes.get(lead))
+                plans[name] = plan_failover(herds[name], self.wishes, confirm)
+            except Exception as error:  # noqa: BLE001 - one herd that nobody foresaw must not stop forty others
+                plans[name] = unplannable(name, lead, f"{type(error).__name__}: {error}")
         refused = self._rehearse([plan for plan in plans.values() if plan["outcome"] == GO])
-        for herd in herds:
+        for herd in herds.values():
             if herd.name in refused:
                 plans[herd.name] = plan_failover(replace(herd, way_back=refused[herd.name]), self.wishes, confirm)
         return plans

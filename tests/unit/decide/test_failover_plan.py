@@ -20,7 +20,9 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.plan import (
     decisions,
     plan_failover,
     plan_id,
+    unplannable,
 )
+from ansible_collections.elephaas.herd.plugins.module_utils.decide.text import all_plans
 
 from .herds import (
     FAR,
@@ -299,3 +301,35 @@ def test_whatever_happens_a_plan_is_safe(events: list[tuple[Callable[[Herd, str]
         others = {one.name for one in herd.members if one.writable} - {decided["target"], decided["source"]}
         assert not others
         assert all(to != name for name, (_action, to) in moves.items())
+
+
+def test_a_herd_that_cannot_be_decided_about_is_refused_alone() -> None:
+    broken = unplannable("odd_prod", "odd_prod@chi-db9", "KeyError: 'positions'")
+    assert (broken["outcome"], broken["herd"]) == ("refuse", "odd_prod")
+    assert plan_id([broken, plan(healthy())])
+    assert any("INTERNAL_ERROR" in line for line in all_plans([broken, plan(healthy())], "p00000000"))
+
+
+def test_a_primary_that_crashed_since_is_no_part_of_what_was_agreed_to() -> None:
+    """A planned failover must not become a lossy one under the lock."""
+    crashed = with_fact(stopped(healthy(), PRIMARY), PRIMARY, {"state": "in production"}, "control")
+    changed = changed_decisions(plan(healthy()), plan(crashed))
+    assert len(changed) == 1 and changed[0].startswith("stage: switch became takeover")
+
+
+def test_backends_that_outlived_their_postmaster_are_no_dead_primary() -> None:
+    left = with_fact(stopped(healthy(), PRIMARY), PRIMARY, [4711], "leftovers")
+    assert "NOT_PROVEN_DEAD" in codes(plan(left))
+    assert "NOT_PROVEN_DEAD" in codes(plan(left, dead="I am sure")), "its host answers: a word is not enough"
+    assert "NOT_PROVEN_DEAD" not in codes(plan(left, fence=True))
+
+
+def test_an_old_primary_that_somebody_restarted_read_only_is_one_of_the_candidates() -> None:
+    """Armed, and then crashed and restarted before it could be stopped: it holds everything."""
+    herd = with_fact(with_fact(healthy(), PRIMARY, "replica", "role"), PRIMARY, False, "writable")
+    herd = with_fact(herd, PRIMARY, {"received": None, "replayed": "0/6000000"}, "positions")
+    decided = plan(with_fact(herd, PRIMARY, ["standby.signal"], "signal_files"))
+    assert (decided["stage"], decided["target"], decided["proof"]) == ("takeover", PRIMARY, "stopped")
+    assert decided["loss"]["text"] == "nothing"
+    asked = plan(with_fact(herd, PRIMARY, {"received": None, "replayed": "0/1000"}, "positions"))
+    assert actions(asked)[PRIMARY] == ("rejoin", asked["target"])
