@@ -60,6 +60,10 @@ options:
     description: Run C(CHECKPOINT) after the promotion. It may take minutes, and counts against O(timeout).
     type: bool
     default: false
+  checkpoint_wait:
+    description: Whether to wait for the end of that C(CHECKPOINT); otherwise it is only begun.
+    type: bool
+    default: true
   timeout:
     description: How long to wait for the outcome, and for the checkpoint, in seconds.
     type: int
@@ -151,6 +155,7 @@ def main() -> None:
             deadline_s={"type": "int", "default": 120},
             slots={"type": "list", "elements": "str", "default": []},
             checkpoint={"type": "bool", "default": False},
+            checkpoint_wait={"type": "bool", "default": True},
             **RELEASE_OPTIONS,
         ),
         supports_check_mode=True,

@@ -35,7 +35,7 @@ def detached(target: Target, facts: dict[str, Any], store: TokenStore) -> list[s
         return []
     require_answer(facts)
     require_token(store, target, check_mode=False)
-    options = {"proof": "none", "expect_timeline": facts["timeline"], "checkpoint": False}
+    options = {"proof": "none", "expect_timeline": facts["timeline"], "slots": [], "checkpoint": False}
     if not facts["settings"]["archive_command_set"]:
         return promoted(target, options, False, facts, store)
     # Once it has been switched off, what stands there is ours: of an earlier try, that died half way.

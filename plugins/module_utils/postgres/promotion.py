@@ -17,7 +17,7 @@ from ansible_collections.elephaas.herd.plugins.module_utils.decide.errors import
 from ansible_collections.elephaas.herd.plugins.module_utils.decide.lsn import parse_lsn
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres import trigger
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.probe import address_of, observe
-from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import Address, SqlError, query
+from ansible_collections.elephaas.herd.plugins.module_utils.postgres.psql import Address, SqlError, begin, query
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.slots import create_slots
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.target import Target
 from ansible_collections.elephaas.herd.plugins.module_utils.postgres.token import TokenStore, check_token
@@ -153,7 +153,10 @@ def promoted(
                 _await(target, store, waiter)
     if params["checkpoint"] and not check_mode:
         try:
-            query(address_of(facts), "CHECKPOINT;", target.timeout)
+            if params["checkpoint_wait"]:
+                query(address_of(facts), "CHECKPOINT;", target.timeout)
+            else:
+                begin(address_of(facts), "CHECKPOINT;")
         except SqlError as error:
             raise OperatorError(
                 "CHECKPOINT_FAILED",

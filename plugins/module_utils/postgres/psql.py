@@ -77,6 +77,28 @@ def query(address: Address, sql: str, timeout: float) -> str:
     return done.stdout.strip("\n")
 
 
+def begin(address: Address, sql: str, limit_s: float = 3600.0) -> None:
+    """Start `sql` and do not wait for its end, which is of no consequence. It outlives the caller. Raises SqlError.
+
+    limit_s: after that the server gives it up.
+    """
+    try:
+        process = subprocess.Popen(
+            address.argv(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=clean_environment(address.environment(limit_s)),
+            # The end of our connection must not reach it.
+            start_new_session=True,
+        )
+        if process.stdin:
+            with process.stdin as pipe:
+                pipe.write(sql.encode("utf-8"))
+    except OSError as error:
+        raise SqlError(f"{address.psql} cannot be run: {error.strerror}") from error
+
+
 def _message(stderr: str) -> str:
     text = " ".join(line.strip() for line in stderr.splitlines() if line.strip())
     return text.replace("psql: error: ", "").replace("psql:<stdin>:", "line ") or "psql ended without a message"

@@ -197,7 +197,8 @@ class Conductor:
         """Every other member on the new timeline, and all of it on record. Raises Ended incomplete.
 
         trouble: what went wrong before and keeps the failover from being over, such as a hook that failed.
-        The checkpoint comes last: it may take minutes, and it recycles WAL that a sibling which lags may need (seen).
+        The checkpoint comes last: it recycles WAL that a sibling which lags may need (seen). It may take minutes, and
+        nobody waits for it.
         The claim on the new primary's host is closed after everything else: it alone says that the failover is over.
         """
         with self._given_up(operation, acted=True):
@@ -224,15 +225,16 @@ class Conductor:
             outcome, end = "aborted", {"detail": {"reason": operation.plan["why"]}}
         unrecorded = self.lease.close(operation.token, outcome, **end)
         try:
-            verbs.do(operation.target, "operation_token", state="released", outcome=outcome)
+            if outcome == "done":
+                # The checkpoint spares a later pg_rewind the wait for the one that PostgreSQL makes by itself: no more.
+                closing = {"checkpoint": True, "checkpoint_wait": False, "release": True, "look_after": False}
+                verbs.do(operation.target, "promote", state="promoted", **closing)
+            else:
+                verbs.do(operation.target, "operation_token", state="released", outcome=outcome)
         except OperatorError as error:
             raise Ended("incomplete", f"UNRECORDED: {error.reason} {AGAIN}") from error
         if unrecorded:
             raise Ended("incomplete", f"UNRECORDED: all is done, and the registry does not know: {unrecorded} {AGAIN}")
-        if outcome == "done":
-            # It spares a later pg_rewind the wait for the checkpoint that PostgreSQL makes by itself: no more than that.
-            with contextlib.suppress(OperatorError):
-                verbs.do(operation.target, "promote", state="promoted", checkpoint=True, look_after=False)
 
     def _settling(self, operation: Operation, verbs: Verbs) -> dict[str, Job]:
         plan, jobs = operation.plan, {}

@@ -36,6 +36,7 @@ _DEFAULTS: dict[str, dict[str, t.Any]] = {
         "deadline_s": 120,
         "slots": [],
         "checkpoint": False,
+        "checkpoint_wait": True,
     },
     "operation_token": {},
     "look": {"readiness": False},
