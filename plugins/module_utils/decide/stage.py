@@ -176,7 +176,9 @@ def _stage_of_takeover(begun: Operation, source: Member, target: Member) -> Stag
     if target.writable and promoted_by_operation(target):
         # Also beside an old primary that has come back: the sooner DNS and the others are with the new one, the better.
         return Stage(FINISH, MEANING[FINISH], source, target, begun)
-    if source.writable and not target.writable and not _promotion_requested(target):
+    # One that hangs is not back: it only could write.
+    back = source.writable and not source.fact("sql_error")
+    if back and not target.writable and not _promotion_requested(target):
         return Stage(RESTORE, MEANING[RESTORE], source, None, begun)
     if target.reachable and target.status == "stopped" and not _promotion_requested(target):
         return Stage(TAKEOVER, MEANING[TAKEOVER], source, None, begun)

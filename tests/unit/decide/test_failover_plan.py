@@ -333,3 +333,16 @@ def test_an_old_primary_that_somebody_restarted_read_only_is_one_of_the_candidat
     assert decided["loss"]["text"] == "nothing"
     asked = plan(with_fact(herd, PRIMARY, {"received": None, "replayed": "0/1000"}, "positions"))
     assert actions(asked)[PRIMARY] == ("rejoin", asked["target"])
+
+
+def test_a_lost_primary_that_hangs_is_not_back_because_the_herd_is_locked() -> None:
+    """Under the lock, the claims of the run itself make it a failover that was begun."""
+    hangs = with_fact(healthy(), PRIMARY, "no answer within 3 s", "sql_error")
+    shown = plan(hangs, fence=True)
+    assert shown["stage"] == "takeover"
+    locked = claimed(hangs, (NEAR, FAR), target=str(shown["target"]))
+    for name in (NEAR, FAR):
+        record = (locked.member(name) or locked.members[0]).fact("operation")
+        record["operation"]["unplanned"] = True
+        locked = with_fact(locked, name, record, "operation")
+    assert changed_decisions(shown, plan(locked, fence=True)) == []
