@@ -87,6 +87,8 @@ def _live_primary(herd: Herd, member: Member, selected: Collection[str]) -> tupl
             f"{', '.join(chosen)} accepts writes too, and is selected as well: nobody would be left",
             "Limit the run to the one that is to become a replica.",
         )
+    # Nobody is to follow one that this very run makes a replica.
+    others = [other for other in others if other.name not in selected] or others
     if not others:
         # One that was detached for a diagnosis is not the herd's only primary, but it has nobody to follow either.
         if member.writable and not member.detached:

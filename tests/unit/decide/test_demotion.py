@@ -241,6 +241,14 @@ def test_a_primary_is_left(situation: dict[str, tuple[str, bool, bool, int]], se
 # -- what status says --------------------------------------------------------------------------------------------------
 
 
+def test_nobody_follows_one_that_is_demoted_too() -> None:
+    """Found by the property above: a stopped former primary beside two that accept writes, of which one is left."""
+    found = stopped(promoted(promoted(healthy(), PRIMARY), FAR), NEAR, "shut down")
+    found = with_member(with_member(found, NEAR, role="primary"), FAR, role="primary")
+    steps = {step["name"]: step["follows"]["upstream"] for step in plan(found, PRIMARY, NEAR)["steps"]}
+    assert steps.get(NEAR, FAR) == FAR
+
+
 def shouted(found: Herd) -> dict[str, Any]:
     problem: dict[str, Any] = herd_status(found, True, 1024)["problems"][0]
     assert (problem["code"], problem["level"]) == ("SPLIT_BRAIN", "refuse")
