@@ -34,7 +34,7 @@ def decided(
 ) -> tuple[dict[str, Any], FakeHosts]:
     """The plan of a herd, as the controller comes to it; and its hosts."""
     planner = planner_for(herd, Wishes(**wishes), rehearsal, monkeypatch)
-    (plan,) = planner.plans([herd.lead], "").values()
+    plan = planner.plans([herd.lead], "")[herd.name]
     assert isinstance(planner.hosts, FakeHosts)
     return plan, planner.hosts
 
